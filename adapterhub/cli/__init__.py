@@ -1,0 +1,139 @@
+"""The command `adz`: a group that knows its commands by a line each and loads one when called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from adapterhub import __version__
+from adapterhub.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, AdzError, unknown_name
+
+# One file a command: adapterhub/cli/<name>.py holds a click command called `command`.
+# A test compares these lines with the commands' own short help.
+COMMANDS: dict[str, str] = {
+    "plugins": "Show what came from which plugin.",
+}
+
+# `import` is a word of Python's.
+_MODULES = {"import": "import_"}
+
+
+class LazyGroup(click.Group):
+    """Lists commands from `COMMANDS` and the plugins; imports one only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(set(_plugin_commands()) - set(COMMANDS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module = importlib.import_module(
+                f"adapterhub.cli.{_MODULES.get(cmd_name, cmd_name)}"
+            )
+            command: click.Command = module.command
+            return command
+        return _load_plugin_command(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise unknown_name("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = list(COMMANDS.items())
+        rows += [(n, s) for n, s in sorted(_plugin_commands().items()) if n not in COMMANDS]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _plugin_commands() -> dict[str, str]:
+    from adapterhub import specs
+    from adapterhub.plugins import load_plugins
+
+    return {c.name: c.summary for c in load_plugins().components(specs.Command).values()}
+
+
+def _load_plugin_command(name: str) -> click.Command | None:
+    from adapterhub import specs
+    from adapterhub.plugins import load_plugins
+
+    plugins = load_plugins()
+    if name not in plugins.components(specs.Command):
+        return None
+    command: click.Command = plugins.load_implementation(plugins.get(specs.Command, name))
+    return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ADZ"},
+)
+@click.version_option(__version__, prog_name="adz")
+@click.pass_context
+def adz(ctx: click.Context) -> None:
+    """Train many adapters on one base; keep, merge and serve them."""
+    # click ignores NO_COLOR on a terminal.
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+    ctx.default_map = _user_defaults()
+
+
+def _user_defaults() -> dict[str, Any]:
+    """Defaults from `$ADZ_HOME/config.yaml`: `{serve: {port: 9000}}`. Flags and ADZ_* win."""
+    from adapterhub.home import adz_home
+
+    path = adz_home() / "config.yaml"
+    if not path.exists():
+        return {}
+    from adapterhub.config import read_recipe
+
+    return read_recipe(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `adz` and return its exit code; a user's mistake is one line on stderr."""
+    _quieten_libraries()
+    try:
+        result = adz.main(args=arguments, prog_name="adz", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except AdzError as error:
+        _complain(str(error))
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        _complain(" ".join(error.format_message().split()))
+        return EXIT_USAGE
+    except BrokenPipeError:
+        # The reader of our stdout went away (`adz ls | head`): no more can be said there.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return EXIT_FAILED
+    except OSError as error:
+        _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return EXIT_FAILED
+
+
+def _complain(message: str) -> None:
+    print(f"adz: {message}", file=sys.stderr)
+
+
+def _quieten_libraries() -> None:
+    """No telemetry, and no progress bars or warnings of libraries between our own lines."""
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    }.items():
+        os.environ.setdefault(name, value)

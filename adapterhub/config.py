@@ -1,0 +1,107 @@
+"""Recipes: YAML from `-c`, single values from `-o key=value`, one error for what is unknown.
+
+An option has one name in YAML, on the command line and in an error: `method.r`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from adapterhub.errors import AdzError, usage_error
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; a malformed one is an error with its line."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise usage_error(f"there is no recipe {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdzError(f"the recipe {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it is not YAML"
+        raise usage_error(f"the recipe {path} is malformed{line}: {problem}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise usage_error(f"the recipe {path} is not a mapping of options")
+    return value
+
+
+def parse_overrides(items: Iterable[str]) -> dict[str, Any]:
+    """`key.sub=value` pairs as a nested mapping; values are read as YAML scalars or lists."""
+    result: dict[str, Any] = {}
+    for item in items:
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise usage_error(f"{item!r} is not key=value", "for example -o method.r=32")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise usage_error(f"the value in {item!r} is malformed") from error
+        # YAML 1.1 reads 1e-4 as text; everyone who types it means the number.
+        if isinstance(value, str):
+            value = _number(value)
+        merge_into(result, _nested(key.split("."), value))
+    return result
+
+
+def merge_into(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay `source` over `target` in place, mapping by mapping."""
+    for key, value in source.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            merge_into(target[key], value)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def validate(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
+    """Build `model`; the first wrong value becomes one line with the option's full name."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        name = ".".join([prefix, *path] if prefix else path)
+        if first["type"] == "extra_forbidden":
+            near = get_close_matches(path[-1], _fields(model, path[:-1]), n=1)
+            hint = f"did you mean {near[0]}?" if near else "see --help"
+            raise usage_error(f"unknown option {name}", hint) from error
+        if first["type"] == "missing":
+            raise usage_error(f"{name} is not given") from error
+        given = first.get("input")
+        message = first["msg"].removeprefix("Value error, ")
+        raise usage_error(f"{name}: {message[:1].lower()}{message[1:]}, got {given!r}") from error
+
+
+def _nested(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    current: Any = model
+    for part in path:
+        annotation = current.model_fields[part].annotation if part in current.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        current = annotation
+    return list(current.model_fields)

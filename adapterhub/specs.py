@@ -1,0 +1,128 @@
+"""The descriptors that hooks return: what a component is called and what the core decides on.
+
+A descriptor is light: it names its implementation as `package.module:attribute`, which is
+imported on first use, so that listing components never imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["stable", "experimental", "gpu-unproven"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """What every descriptor has.
+
+    name: what a user types. summary: one line for listings.
+    impl: `package.module:attribute`, an implementation of the kind's Protocol.
+    config: `package.module:Model`, a pydantic model of the options; it must not import torch.
+    requires: modules that must be importable before `impl` is; install_hint: what to
+    install when one is not, such as `pip install 'adapterhub[train]'`.
+    """
+
+    name: str
+    summary: str
+    impl: str
+    config: str | None = None
+    requires: tuple[str, ...] = ()
+    install_hint: str = ""
+    status: Status = "stable"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is not a component name ([a-z0-9][a-z0-9_-]*)")
+        for target in (self.impl, self.config):
+            if target is not None and not _TARGET.fullmatch(target):
+                raise ValueError(f"{self.name}: {target!r} is not 'package.module:attribute'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Component):
+    """A way to adapt a base. `impl` is a `protocols.Method`.
+
+    storage: `peft` when it is saved as a directory that PEFT opens, `own` when only its own
+    `load` can. vllm: vLLM serves it as it is. quantizers: the quantizers that it works with,
+    or None for all; a pair outside is refused with `quantizer_reason`.
+    """
+
+    storage: Literal["peft", "own"] = "peft"
+    mergeable: bool = False
+    convertible: bool = False
+    vllm: bool = False
+    quantizers: tuple[str, ...] | None = None
+    quantizer_reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer(Component):
+    """A way to hold the base while training. `impl` is a `protocols.Quantizer`."""
+
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeRule(Component):
+    """A way to combine adapters. `impl` is a `protocols.MergeRule`.
+
+    kind: elementwise (works on any stack of equally shaped coordinates), spectral (needs
+    singular vectors of a whole module) or pairwise (exactly two adapters).
+    spaces: the merge spaces that it runs in, the default first.
+    default_rank: `sum`, `max`, or a number as text.
+    parameters: the command's options that it reads (`density`, `seed`).
+    """
+
+    kind: Literal["elementwise", "spectral", "pairwise"] = "elementwise"
+    spaces: tuple[str, ...]
+    default_rank: str = "max"
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSpace(Component):
+    """Coordinates in which a rule runs. `impl` is a `protocols.MergeSpace`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Component):
+    """What a run optimises. `impl` is a `protocols.Objective`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine(Component):
+    """Something that answers requests. `impl` is a `protocols.Engine`.
+
+    live: it serves a version that was committed after it started, without a restart.
+    priority: among the engines whose requirements are installed the highest is the default.
+    """
+
+    live: bool = True
+    priority: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format(Component):
+    """A layout of rows in a data set. `impl` is a `protocols.Format`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry(Component):
+    """Where adapters are kept. `impl` is a callable: home directory -> `protocols.Registry`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Component):
+    """A score of one answer against its reference. `impl` is a `protocols.Metric`."""
+
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(Component):
+    """A command of `adz`. `impl` is a click command; the summary stands in `adz --help`."""
