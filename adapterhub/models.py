@@ -1,0 +1,111 @@
+"""Loading a base, its tokenizer and an adapter: local files, safetensors, no remote code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
+
+from adapterhub import specs
+from adapterhub.errors import AdzError
+from adapterhub.plugins import load_plugins
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from adapterhub.manifest import BaseRecord, Version
+    from adapterhub.protocols import Method
+
+_NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def load_base(
+    record: BaseRecord,
+    *,
+    dtype: torch.dtype | str = "auto",
+    arguments: Mapping[str, Any] = _NO_ARGUMENTS,
+) -> PreTrainedModel:
+    """The base in evaluation mode, on the CPU unless `arguments` places it elsewhere.
+
+    dtype: a torch dtype, its name, or `auto`: the stored one, but float32 where only a CPU
+    without instructions for bfloat16 would compute. arguments: more for `from_pretrained`,
+    such as a quantizer's. Raises AdzError when the files are not there or not loadable.
+    """
+    from transformers import AutoModelForCausalLM
+
+    directory = _directory_of(record)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=_resolve_dtype(dtype), use_safetensors=True, **_LOCAL, **arguments
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _not_loadable(record, "model", error) from error
+    return model.eval()
+
+
+def load_tokenizer(record: BaseRecord) -> PreTrainedTokenizerBase:
+    """The base's tokenizer. Raises AdzError when it is not there or not loadable."""
+    from transformers import AutoTokenizer
+
+    directory = _directory_of(record)
+    try:
+        return AutoTokenizer.from_pretrained(directory, **_LOCAL)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _not_loadable(record, "tokenizer", error) from error
+
+
+def load_adapter(model: torch.nn.Module, version: Version, directory: Path) -> torch.nn.Module:
+    """`model` with the version's adapter in it, by the method that made it, for inference.
+
+    `directory` is what `Registry.path(version)` returned.
+    """
+    plugins = load_plugins()
+    component = plugins.get(specs.Method, version.manifest.method)
+    method = cast("Method", plugins.load_implementation(component)())
+    return method.load(model, directory).eval()
+
+
+def compute_device() -> torch.device:
+    """Where inference runs: the accelerator, where there is one, or the CPU."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU computes in bfloat16; without, bf16 is slower than float32 on it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return not _BF16_FLAGS.isdisjoint(value.split())
+    return False
+
+
+def _resolve_dtype(dtype: torch.dtype | str) -> Any:
+    if dtype == "auto" and compute_device().type == "cpu" and not cpu_has_bf16():
+        return "float32"
+    return dtype
+
+
+def _directory_of(record: BaseRecord) -> Path:
+    directory = Path(record.path)
+    if not directory.is_dir():
+        raise AdzError(
+            f"the files of base {record.name!r} are gone: {directory}",
+            f"add it again: adz base add {record.name} {record.source}",
+        )
+    return directory
+
+
+def _not_loadable(record: BaseRecord, part: str, error: Exception) -> AdzError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return AdzError(f"the {part} of base {record.name!r} cannot be loaded: {reason}")
