@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Layouts of data rows: messages, alpaca, prompt_completion, text."""

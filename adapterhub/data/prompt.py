@@ -1,0 +1,100 @@
+"""What the model is shown of an example: one rendering for training, evaluation and serving.
+
+`plain` joins prompt and completion as they are. `chat` uses the tokenizer's chat template.
+The prompt and the completion are tokenised apart, because at inference the prompt stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from adapterhub.errors import AdzError
+from adapterhub.protocols import Example
+
+PromptFormat = Literal["plain", "chat"]
+
+
+def choose_format(examples: Sequence[Example], tokenizer: Any) -> PromptFormat:
+    """What `auto` means: chat for chats where the tokenizer has a template, else plain."""
+    chats = bool(examples) and bool(examples[0].messages)
+    return "chat" if chats and tokenizer.chat_template else "plain"
+
+
+def render(example: Example, tokenizer: Any, prompt_format: PromptFormat) -> tuple[str, str]:
+    """The text before and the text of the answer, without the stop token.
+
+    In plain, a chat's messages stand one below the other, the answer on the next line.
+    In chat, a prompt and completion are one turn. Raises AdzError when the format cannot
+    show the example.
+    """
+    if prompt_format == "plain":
+        if not example.messages:
+            return example.prompt, example.completion
+        lines = [message["content"] for message in example.messages]
+        return "".join(line + "\n" for line in lines[:-1]), lines[-1]
+    messages = example.messages or _as_turn(example)
+    return _template(tokenizer, messages[:-1], answer=True), messages[-1]["content"].strip()
+
+
+def stop_token(tokenizer: Any, prompt_format: PromptFormat) -> int:
+    """The id of the token that ends an answer: what the chat template writes after one, or
+    the tokenizer's end of text."""
+    if prompt_format == "chat":
+        turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "answer"}]
+        _, _, tail = _template(tokenizer, turn, answer=False).rpartition("answer")
+        ids = tokenizer(tail.strip(), add_special_tokens=False)["input_ids"]
+        if ids and ids[0] in tokenizer.all_special_ids:
+            return int(ids[0])
+    if tokenizer.eos_token_id is None:
+        raise AdzError("the base's tokenizer has no end-of-text token", "choose another base")
+    return int(tokenizer.eos_token_id)
+
+
+def encode_prompt(text: str, tokenizer: Any, prompt_format: PromptFormat) -> list[int]:
+    """Token ids of a rendered prompt. A chat template writes its own special tokens."""
+    ids = tokenizer(text, add_special_tokens=prompt_format == "plain")["input_ids"]
+    # A tokenizer that closes every text would end the answer before it begins.
+    if (
+        prompt_format == "plain"
+        and ids
+        and ids[-1] == tokenizer.eos_token_id
+        and (ids != [tokenizer.bos_token_id])
+    ):
+        ids = ids[:-1]
+    return list(ids)
+
+
+def encode(
+    example: Example, tokenizer: Any, prompt_format: PromptFormat, stop: int
+) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt and of the completion, which ends with `stop`."""
+    prompt, completion = render(example, tokenizer, prompt_format)
+    ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
+    return encode_prompt(prompt, tokenizer, prompt_format), [*ids, stop]
+
+
+def _as_turn(example: Example) -> tuple[Mapping[str, str], ...]:
+    if not example.prompt:
+        raise AdzError(
+            "plain text has no question that a chat could begin with", "use prompt_format plain"
+        )
+    return (
+        {"role": "user", "content": example.prompt},
+        {"role": "assistant", "content": example.completion.strip()},
+    )
+
+
+def _template(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, answer: bool) -> str:
+    if not tokenizer.chat_template:
+        raise AdzError("the base's tokenizer has no chat template", "use prompt_format plain")
+    turns = [dict(message) for message in messages]
+    try:
+        text: str = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=answer
+        )
+    # Templates are foreign code: they refuse roles and orders by raising whatever they like.
+    except Exception as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise AdzError(f"the chat template refuses the roles {roles}: {error}") from error
+    return text
