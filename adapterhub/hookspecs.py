@@ -93,7 +93,7 @@ def adapterhub_merge_spaces() -> Iterable[specs.MergeSpace]:  # type: ignore[emp
         @hookimpl
         def adapterhub_merge_spaces():
             yield specs.MergeSpace(name="core", summary="The shared core of all factors",
-                                   impl="my_package.core:CoreSpace", requires=("torch",))
+                                   impl="my_package.core:core", ranks="up-to-sum")
     """
 
 

@@ -119,8 +119,9 @@ class Coordinates(Protocol):
     """The block that an elementwise rule works on, and what it may ask about the whole."""
 
     def threshold(self, density: float) -> torch.Tensor:
-        """(n,): for each adapter the exact magnitude above which lies the largest
-        `density` share of the WHOLE module, not of this block."""
+        """(n,) float32: for each adapter the magnitude of the k-th largest element of the WHOLE
+        module, not of this block, where k = max(1, int(density * elements)). Keep what is at
+        least as large: equal magnitudes stay together."""
 
     def uniform(self, adapter: int) -> torch.Tensor:
         """Numbers in [0, 1) of the block's shape, from a counter-based generator keyed by
@@ -137,13 +138,19 @@ class MergeRule(Protocol):
         coordinates: Coordinates,
         options: Mapping[str, Any],
     ) -> torch.Tensor:
-        """deltas: (n, rows, cols) float32, unweighted; weights: (n,). Returns (rows, cols)."""
+        """deltas: (n, rows, cols) float32, unweighted; weights: (n,). Returns (rows, cols).
+
+        options: the parameters that the descriptor names, and the fields of its `config`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class MergedModule:
-    """A merged module: b @ a, with alpha = r. `error` and `norm` are Frobenius norms: of what
-    the compression lost, and of the rule's uncompressed result."""
+    """A merged module: delta W = b @ a.
+
+    a: (k, n) and b: (m, k), float32, k at most the rank that was asked for. `error` and `norm`
+    are Frobenius norms: of what the compression lost, and of the rule's uncompressed result.
+    """
 
     a: torch.Tensor
     b: torch.Tensor
@@ -154,7 +161,7 @@ class MergedModule:
 class MergeSpace(Protocol):
     """Runs a rule on one module."""
 
-    def merge(
+    def __call__(
         self,
         operands: Sequence[Factors],
         weights: torch.Tensor,
@@ -165,8 +172,12 @@ class MergeSpace(Protocol):
         seed: int,
         module: str,
     ) -> MergedModule:
-        """Merge the operands of `module` into at most `rank`. Every operand has the same
-        (m, n). Memory is bounded by this one module."""
+        """Merge the operands of `module` into at most `rank`.
+
+        Every operand has the same (m, n), and at least one has r > 0. Memory is bounded by this
+        one module. It is called from several threads at once, and the same arguments give the
+        same bits.
+        """
 
 
 @dataclass(frozen=True, slots=True)

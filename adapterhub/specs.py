@@ -76,17 +76,27 @@ class MergeRule(Component):
     spaces: the merge spaces that it runs in, the default first.
     default_rank: `sum`, `max`, or a number as text.
     parameters: the command's options that it reads (`density`, `seed`).
+    default_density: the share of the elements kept where `density` is read and not given.
+    negative_weights: whether a weight below zero has a meaning.
     """
 
     kind: Literal["elementwise", "spectral", "pairwise"] = "elementwise"
     spaces: tuple[str, ...]
     default_rank: str = "max"
     parameters: tuple[str, ...] = ()
+    default_density: float = 0.2
+    negative_weights: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeSpace(Component):
-    """Coordinates in which a rule runs. `impl` is a `protocols.MergeSpace`."""
+    """Coordinates in which a rule runs. `impl` is a `protocols.MergeSpace`.
+
+    ranks: of a result: `sum` is the sum of the operands' ranks and cannot be compressed,
+    `up-to-sum` any up to that, `up-to-full` any up to the module's smaller side.
+    """
+
+    ranks: Literal["sum", "up-to-sum", "up-to-full"] = "up-to-full"
 
 
 @dataclass(frozen=True, kw_only=True)
