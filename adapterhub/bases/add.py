@@ -1,0 +1,131 @@
+"""Adding a base model: find it, hash it in full, record it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adapterhub.bases.digests import (
+    compute_digests,
+    describe_tensors,
+    identity_files,
+    read_config,
+    read_tensors,
+    weight_files,
+)
+from adapterhub.bases.sources import Located, locate, normalise_source
+from adapterhub.bases.verify import collect_stats, forget_stats, verify_base, write_stats
+from adapterhub.errors import AdzError, usage_error
+from adapterhub.home import adz_home
+from adapterhub.manifest import BaseDigests, BaseRecord, canonical_json, sha256_of
+from adapterhub.protocols import Progress, Registry
+from adapterhub.reference import check_name
+
+
+def add_base(
+    registry: Registry, name: str, source: str, *, copy: bool, progress: Progress
+) -> BaseRecord:
+    """Record the base that `source` names as `name`, and return the record.
+
+    Adding the same source under the same name again verifies it and changes nothing.
+    `copy` keeps a copy below ADZ_HOME instead of a reference. Raises AdzError for an unknown
+    source, a base without safetensors or tokenizer, or a taken name.
+    """
+    check_name(name)
+    source = normalise_source(source)
+    known = _known(registry, name, source)
+    if known is not None:
+        verify_base(known)
+        return known
+    located = locate(source, progress)
+    architecture = _architecture(located)
+    if copy and located.derivation is None:
+        located = _copy(located, progress)
+    stats = collect_stats(located.directory)
+    parameters, dtype = describe_tensors(read_tensors(located.directory))
+    record = BaseRecord(
+        name=name,
+        source=source,
+        path=str(located.directory),
+        digests=_hash(located.directory, name, progress),
+        architecture=architecture,
+        parameters=parameters,
+        dtype=dtype,
+        derivation=located.derivation,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    registry.add_base(record)
+    write_stats(record, stats)
+    return record
+
+
+def remove_base(registry: Registry, name: str) -> BaseRecord:
+    """Forget a base, and delete its directory when adapterhub made it and no other base uses it.
+
+    Refused while a live version needs it.
+    """
+    record = registry.base(name)
+    registry.remove_base(name)
+    forget_stats(name)
+    used = {base.path for base in registry.bases()}
+    if Path(record.path).parent == adz_home() / "bases" and record.path not in used:
+        shutil.rmtree(record.path, ignore_errors=True)
+    return record
+
+
+def _known(registry: Registry, name: str, source: str) -> BaseRecord | None:
+    known = {base.name: base for base in registry.bases()}.get(name)
+    if known is not None and known.source != source:
+        raise usage_error(
+            f"the name {name} is taken by the base from {known.source}",
+            f"choose another name, or adz base rm {name}",
+        )
+    if known is None and name in registry.names():
+        raise usage_error(f"the name {name} is taken by an adapter", "choose another name")
+    return known
+
+
+def _architecture(located: Located) -> str:
+    """Check cheaply that the directory holds a base before anything is copied or hashed."""
+    weight_files(located.directory)
+    architectures = read_config(located.directory).get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        raise AdzError(
+            f"config.json in {located.directory} names no architecture",
+            "save the model with save_pretrained",
+        )
+    return str(architectures[0])
+
+
+def _hash(directory: Path, name: str, progress: Progress) -> BaseDigests:
+    size = sum(file.stat().st_size for file in weight_files(directory))
+    with progress.task(f"hashing {name} (MB)", size / 1e6) as task:
+        return compute_digests(directory, lambda count: task.advance(count / 1e6))
+
+
+def _copy(located: Located, progress: Progress) -> Located:
+    """Copy what loading and identity need into a directory named by the digests."""
+    bases = adz_home() / "bases"
+    bases.mkdir(parents=True, exist_ok=True)
+    files = identity_files(located.directory)
+    generation = located.directory / "generation_config.json"
+    files += [generation] if generation.is_file() else []
+    staging = Path(tempfile.mkdtemp(prefix=".copy.", dir=bases))
+    try:
+        with progress.task("copying", len(files)) as task:
+            for file in files:
+                target = staging / file.relative_to(located.directory)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, target)
+                task.advance(1, file.name)
+        digests = compute_digests(staging)
+        identity = sha256_of(canonical_json(digests.model_dump(mode="json")))
+        directory = bases / f"copy-{identity.removeprefix('sha256:')[:12]}"
+        staging.chmod(0o755)
+        shutil.rmtree(directory, ignore_errors=True)
+        staging.rename(directory)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Located(located.source, directory, located.derivation)

@@ -1,0 +1,178 @@
+"""Reading safetensors headers strictly, without torch or safetensors.
+
+A header is untrusted input: it is bounded before it is read and checked before any tensor is.
+Whatever is accepted here, safetensors accepts too; the reverse does not hold (it accepts
+duplicate keys and names like `../x`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
+
+# Bits of an element, from safetensors' Dtype.
+DTYPE_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
+_METADATA = "__metadata__"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a header may be at most: its bytes, its tensors, the dimensions of one tensor."""
+
+    size: int
+    tensors: int
+    dimensions: int
+
+
+ADAPTER = Limits(size=8 * 2**20, tensors=65_536, dimensions=4)
+# 100 MB is what safetensors itself reads.
+BASE = Limits(size=100_000_000, tensors=1_000_000, dimensions=8)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor: its dtype as safetensors writes it, its shape, and its bytes [start, end),
+    counted from the beginning of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        """The number of elements; 1 for a scalar."""
+        return math.prod(self.shape)
+
+
+def read_header(path: Path, limits: Limits = ADAPTER) -> dict[str, TensorInfo]:
+    """The tensors of a safetensors file by name, in the order of the file.
+
+    Raises AdzError (exit code 3) with the file and the rule for whatever is not exactly right.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise _refuse(path, f"it is truncated: {size} bytes")
+        length = int.from_bytes(prefix, "little")
+        if length > limits.size:
+            raise _refuse(path, f"its header claims {length} bytes, at most {limits.size} are read")
+        if 8 + length > size:
+            raise _refuse(path, f"it is truncated: {size} bytes, the header alone has {8 + length}")
+        raw = file.read(length)
+    entries = _parse(path, raw)
+    _check_metadata(path, entries.pop(_METADATA, {}))
+    if len(entries) > limits.tensors:
+        raise _refuse(path, f"it has {len(entries)} tensors, at most {limits.tensors} are read")
+    tensors = {
+        name: _tensor(path, name, entry, 8 + length, limits) for name, entry in entries.items()
+    }
+    _check_layout(path, tensors, 8 + length, size)
+    return tensors
+
+
+def _refuse(path: Path, reason: str) -> AdzError:
+    return AdzError(
+        f"{path.name} is not a valid safetensors file: {reason}",
+        "fetch or save it again",
+        exit_code=EXIT_VERIFICATION,
+    )
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` that raises ValueError for a key that is there twice."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key[:80]!r} is there twice")
+        result[key] = value
+    return result
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    if not raw.startswith(b"{"):
+        raise _refuse(path, "its header is not a JSON object")
+    try:
+        value = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=unique_keys,
+            parse_constant=_no_constant,
+            parse_int=_natural,
+        )
+    # ValueError covers malformed JSON and UTF-8; deep nesting ends in RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise _refuse(path, f"its header: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise _refuse(path, "its header is not a JSON object")
+    return value
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _natural(text: str) -> int:
+    if text.startswith("-") or len(text) > 19:
+        raise ValueError(f"the number {text[:20]} is out of range")
+    return int(text)
+
+
+def _check_metadata(path: Path, metadata: Any) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _refuse(path, "its metadata is not a mapping of text to text")
+    try:
+        for key, value in metadata.items():
+            (key + value).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _refuse(path, "its metadata is not Unicode text") from error
+
+
+def _tensor(path: Path, name: str, entry: Any, begin: int, limits: Limits) -> TensorInfo:
+    if not _NAME.fullmatch(name):
+        raise _refuse(path, f"the tensor name {name[:80]!r} has characters beside A-Za-z0-9_.-")
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _refuse(path, f"tensor {name}: not exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise _refuse(path, f"tensor {name}: unknown dtype {str(dtype)[:40]!r}")
+    if not _is_naturals(shape) or not _is_naturals(offsets) or len(offsets) != 2:
+        raise _refuse(path, f"tensor {name}: shape or data_offsets are not natural numbers")
+    if len(shape) > limits.dimensions:
+        raise _refuse(path, f"tensor {name}: {len(shape)} dimensions, at most {limits.dimensions}")
+    info = TensorInfo(dtype, tuple(shape), begin + offsets[0], begin + offsets[1])
+    if info.elements * DTYPE_BITS[dtype] != 8 * (info.end - info.start):
+        raise _refuse(path, f"tensor {name}: {dtype} {shape} does not fill bytes {offsets}")
+    return info
+
+
+def _is_naturals(value: Any) -> bool:
+    # bool is an int to Python, but not to JSON.
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def _check_layout(path: Path, tensors: dict[str, TensorInfo], begin: int, size: int) -> None:
+    """Every byte behind the header belongs to exactly one tensor."""
+    position = begin
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if info.start != position:
+            raise _refuse(path, f"tensor {name} begins at byte {info.start}, expected {position}")
+        position = info.end
+    if position > size:
+        raise _refuse(path, f"it is truncated: {size} bytes, its tensors need {position}")
+    if position < size:
+        raise _refuse(path, f"{size - position} bytes behind its last tensor")

@@ -1,0 +1,98 @@
+"""A base in a GGUF file, dequantised once to float32 safetensors below ADZ_HOME."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from adapterhub.bases.digests import hash_file
+from adapterhub.errors import AdzError, usage_error
+from adapterhub.home import adz_home
+from adapterhub.plugins import is_installed
+from adapterhub.protocols import Progress
+
+_DERIVATION = "derivation.json"
+_NEEDED = ("torch", "transformers", "gguf", "safetensors")
+
+
+def dequantise(file: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """Return the directory with the dequantised model, and how it was derived.
+
+    The directory is named by the file's sha256, so a second call finds the first one's
+    result; it is written beside it and renamed, so it is there whole or not at all.
+    """
+    if not file.is_file():
+        raise usage_error(f"there is no {file}")
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise AdzError(f"{file} is not a GGUF file", "fetch it again")
+    digest = hash_file(file)
+    slug = re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower())[:64]
+    target = adz_home() / "bases" / f"{slug}-{digest.removeprefix('sha256:')[:12]}"
+    written = _read_derivation(target)
+    if written is not None:
+        return target, written
+    missing = [module for module in _NEEDED if not is_installed(module)]
+    if missing:
+        raise AdzError(f"a GGUF file needs {', '.join(missing)}", "pip install 'adapterhub[train]'")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with progress.task(f"dequantising {file.name}", None):
+            derivation = _convert(file, digest, staging)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target, derivation
+
+
+def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
+    import torch
+    import transformers
+    from gguf import GGUFReader
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        types = Counter(tensor.tensor_type.name for tensor in GGUFReader(file).tensors)
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    # The parsers of foreign files raise whatever they stumble over.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise AdzError(
+            f"{file} cannot be read: {type(error).__name__}: {reason}",
+            "is its architecture one that transformers reads from GGUF?",
+        ) from error
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    derivation = {
+        "kind": "dequantised",
+        "file": file.name,
+        "sha256": digest,
+        "tensor_type": types.most_common(1)[0][0],
+        "dtype": "float32",
+        "transformers": transformers.__version__,
+    }
+    (directory / _DERIVATION).write_text(json.dumps(derivation, indent=2), encoding="utf-8")
+    # mkdtemp makes it private; the files inside follow the umask.
+    directory.chmod(0o755)
+    return derivation
+
+
+def _read_derivation(directory: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads((directory / _DERIVATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
