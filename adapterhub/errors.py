@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 EXIT_OK = 0
@@ -36,6 +35,8 @@ def usage_error(message: str, hint: str = "") -> AdzError:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> AdzError:
     """A name that is not known, with the nearest known ones as the hint (exit code 2)."""
+    import difflib
+
     choices = sorted(known)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     if near:

@@ -33,6 +33,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def adapterhub_methods() -> Iterable[specs.Method]:  # type: ignore[empty-body]
     """Ways to adapt a base: `adz train --method NAME`.
 
+    Example:
+
         @hookimpl
         def adapterhub_methods():
             yield specs.Method(name="bitfit", summary="Train the biases only",
@@ -43,6 +45,8 @@ def adapterhub_methods() -> Iterable[specs.Method]:  # type: ignore[empty-body]
 @hookspec
 def adapterhub_quantizers() -> Iterable[specs.Quantizer]:  # type: ignore[empty-body]
     """Ways to hold the base while training: `adz train --quantizer NAME`.
+
+    Example:
 
         @hookimpl
         def adapterhub_quantizers():
@@ -55,6 +59,8 @@ def adapterhub_quantizers() -> Iterable[specs.Quantizer]:  # type: ignore[empty-
 def adapterhub_objectives() -> Iterable[specs.Objective]:  # type: ignore[empty-body]
     """What a run optimises: `adz train -o objective.name=NAME`.
 
+    Example:
+
         @hookimpl
         def adapterhub_objectives():
             yield specs.Objective(name="sft", summary="Supervised fine-tuning",
@@ -65,6 +71,8 @@ def adapterhub_objectives() -> Iterable[specs.Objective]:  # type: ignore[empty-
 @hookspec
 def adapterhub_formats() -> Iterable[specs.Format]:  # type: ignore[empty-body]
     """Layouts of data rows: `adz train --format NAME`, or recognised from the columns.
+
+    Example:
 
         @hookimpl
         def adapterhub_formats():
@@ -79,6 +87,8 @@ def adapterhub_merge_rules() -> Iterable[specs.MergeRule]:  # type: ignore[empty
 
     A name that is also an option of `adz merge` is refused when the plugin is loaded.
 
+    Example:
+
         @hookimpl
         def adapterhub_merge_rules():
             yield specs.MergeRule(name="median", summary="The element-wise median",
@@ -89,6 +99,8 @@ def adapterhub_merge_rules() -> Iterable[specs.MergeRule]:  # type: ignore[empty
 @hookspec
 def adapterhub_merge_spaces() -> Iterable[specs.MergeSpace]:  # type: ignore[empty-body]
     """Coordinates in which a rule runs: `adz merge --space NAME`.
+
+    Example:
 
         @hookimpl
         def adapterhub_merge_spaces():
@@ -101,6 +113,8 @@ def adapterhub_merge_spaces() -> Iterable[specs.MergeSpace]:  # type: ignore[emp
 def adapterhub_engines() -> Iterable[specs.Engine]:  # type: ignore[empty-body]
     """What answers requests: `adz serve --engine NAME`.
 
+    Example:
+
         @hookimpl
         def adapterhub_engines():
             yield specs.Engine(name="vllm", summary="vLLM with multi-LoRA", priority=10,
@@ -111,6 +125,8 @@ def adapterhub_engines() -> Iterable[specs.Engine]:  # type: ignore[empty-body]
 @hookspec
 def adapterhub_registries() -> Iterable[specs.Registry]:  # type: ignore[empty-body]
     """Where adapters are kept; `ADZ_REGISTRY` chooses, `local` is the default.
+
+    Example:
 
         @hookimpl
         def adapterhub_registries():
@@ -123,6 +139,8 @@ def adapterhub_registries() -> Iterable[specs.Registry]:  # type: ignore[empty-b
 def adapterhub_metrics() -> Iterable[specs.Metric]:  # type: ignore[empty-body]
     """Scores of an answer: `adz eval --metric NAME`.
 
+    Example:
+
         @hookimpl
         def adapterhub_metrics():
             yield specs.Metric(name="exact_match", summary="1 when the texts are equal",
@@ -134,6 +152,8 @@ def adapterhub_metrics() -> Iterable[specs.Metric]:  # type: ignore[empty-body]
 def adapterhub_commands() -> Iterable[specs.Command]:  # type: ignore[empty-body]
     """Commands of `adz`: `adz NAME`.
 
+    Example:
+
         @hookimpl
         def adapterhub_commands():
             yield specs.Command(name="hello", summary="Greet", impl="my_package.hello:hello")
@@ -143,6 +163,8 @@ def adapterhub_commands() -> Iterable[specs.Command]:  # type: ignore[empty-body
 @hookspec
 def adapterhub_before_train(run: Any) -> None:
     """Called with the prepared `adapterhub.train.run.Run` before the first step; raise to refuse.
+
+    Example:
 
         @hookimpl
         def adapterhub_before_train(run):
@@ -155,6 +177,8 @@ def adapterhub_before_train(run: Any) -> None:
 def adapterhub_after_train(run: Any, result: Mapping[str, Any]) -> None:
     """Called after the last step and before the commit, with the run's metrics.
 
+    Example:
+
         @hookimpl
         def adapterhub_after_train(run, result):
             print(result["train_loss"])
@@ -164,6 +188,8 @@ def adapterhub_after_train(run: Any, result: Mapping[str, Any]) -> None:
 @hookspec
 def adapterhub_before_commit(manifest: Manifest) -> None:
     """Called before a version is stored, however it was made; raise to refuse.
+
+    Example:
 
         @hookimpl
         def adapterhub_before_commit(manifest):

@@ -11,21 +11,17 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from functools import cache
-from importlib import metadata
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import pluggy
-
-from adapterhub import hookspecs, specs
+from adapterhub import plugin_checks, specs
+from adapterhub.entry_points import GROUP, OWN_DISTRIBUTION, EntryPoint, find_entry_points
 from adapterhub.errors import AdzError, unknown_name, usage_error
 
 if TYPE_CHECKING:
-    from adapterhub import protocols
+    import pluggy
 
-GROUP = "adapterhub.plugins"
-OWN_DISTRIBUTION = "adapterhub"
+    from adapterhub import protocols
 
 KINDS: dict[type[specs.Component], tuple[str, str]] = {
     specs.Method: ("adapterhub_methods", "method"),
@@ -40,13 +36,6 @@ KINDS: dict[type[specs.Component], tuple[str, str]] = {
     specs.Command: ("adapterhub_commands", "command"),
 }
 """Each kind of component, its hook and the word for it in messages."""
-
-# A merge rule is also a flag of `adz merge`, so it may not be called like one of its options.
-# A test compares this with the command.
-MERGE_OPTIONS = frozenset({
-    "base", "compat", "config", "density", "dry-run", "force", "help", "json", "name", "option",
-    "out", "quiet", "rank", "rule", "seed", "space", "weights", "workers",
-})
 
 C = TypeVar("C", bound=specs.Component)
 
@@ -73,41 +62,65 @@ class Provided:
 
 
 class Plugins:
-    """All plugins of this environment."""
+    """All plugins of this environment. A plugin's module is imported when it is first needed."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
-        self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
-        self._pluggy.add_hookspecs(hookspecs)
-        self.records: list[PluginRecord] = []
-        self._by_plugin: dict[str, PluginRecord] = {}
-        self._provided: dict[type[specs.Component], list[Provided]] = {}
-        for entry in sorted(metadata.entry_points(group=GROUP), key=_own_first):
-            self._load(entry)
+        self._entries = sorted(find_entry_points(GROUP), key=_own_first)
+        self._records: dict[EntryPoint, PluginRecord] = {}
+        self._components: dict[EntryPoint, list[specs.Component]] = {}
+
+    @property
+    def records(self) -> list[PluginRecord]:
+        """What became of every entry point, ours first, in a stable order."""
+        self._load(self._entries)
+        return [self._records[entry] for entry in self._entries]
 
     def provided(self, kind: type[specs.Component]) -> list[Provided]:
         """Every component of a kind with its plugin, ours first, in a stable order."""
-        if kind not in self._provided:
-            self._provided[kind] = list(self._collect(kind))
-        return self._provided[kind]
+        self._load(self._entries)
+        return [
+            Provided(component, self._records[entry])
+            for entry in self._entries
+            for component in self._components.get(entry, ())
+            if type(component) is kind
+        ]
+
+    def commands(self) -> dict[str, specs.Command]:
+        """The commands that other distributions add. Our own stand in `adapterhub.cli`, so
+        none of our plugins is loaded for them."""
+        foreign = [e for e in self._entries if e.distribution != OWN_DISTRIBUTION]
+        self._load(foreign)
+        found: dict[str, specs.Command] = {}
+        for entry in foreign:
+            for component in self._components.get(entry, ()):
+                if isinstance(component, specs.Command):
+                    found.setdefault(component.name, component)
+        return found
 
     def components(self, kind: type[C]) -> dict[str, C]:
         """Components by name. A name that two plugins provide is there once."""
         return {p.component.name: cast("C", p.component) for p in reversed(self.provided(kind))}
 
     def get(self, kind: type[C], name: str) -> C:
-        """The component called `name`, or `distribution:name` where two plugins provide it."""
+        """The component called `name`, or `distribution:name` where several plugins provide it.
+
+        A name that we provide means ours; one that only strangers share must be qualified.
+        """
         word = KINDS[kind][1]
         distribution, _, short = name.rpartition(":")
         found = [
-            p for p in self.provided(kind)
+            p
+            for p in self.provided(kind)
             if p.component.name == short and distribution in ("", p.plugin.distribution)
         ]
         if not found:
             raise unknown_name(word, name, (p.component.name for p in self.provided(kind)))
-        if len(found) > 1:
+        if len(found) > 1 and found[0].plugin.distribution != OWN_DISTRIBUTION:
             choices = " or ".join(f"{p.plugin.distribution}:{short}" for p in found)
-            raise usage_error(f"{len(found)} plugins provide the {word} {short!r}", f"use {choices}")
+            raise usage_error(
+                f"{len(found)} plugins provide the {word} {short!r}", f"use {choices}"
+            )
         return cast("C", found[0].component)
 
     def load_implementation(self, component: specs.Component) -> Any:
@@ -123,18 +136,21 @@ class Plugins:
         return self._import(component, component.config) if component.config else None
 
     def call_event(self, hook: str, **arguments: Any) -> None:
-        """Call an event in every plugin. One that raises refuses the action (fails closed)."""
-        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
-            names = implementation.argnames
+        """Call an event in every plugin.
+
+        A `before_` hook that raises refuses the action (AdzError: it fails closed). Where an
+        `after_` hook raises, the work is done and is kept: it costs a line on stderr.
+        """
+        self._load(self._entries)
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            values = [arguments[name] for name in implementation.argnames]
             try:
-                implementation.function(*(arguments[name] for name in names))
-            except AdzError:
-                raise
+                implementation.function(*values)
             except Exception as error:
-                raise AdzError(
-                    f"plugin {implementation.plugin_name} refused in {hook}: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+                refusal = _refusal(implementation.plugin_name, hook, error)
+                if hook.startswith("adapterhub_before_"):
+                    raise refusal from error
+                self._report(str(refusal))
 
     def versions_of(self, *components: specs.Component) -> dict[str, str]:
         """`{distribution: version}` of the plugins that provide these components."""
@@ -146,53 +162,72 @@ class Plugins:
             if p.component in wanted
         }
 
-    def _load(self, entry: metadata.EntryPoint) -> None:
-        distribution = entry.dist
-        record = PluginRecord(
-            entry.name,
-            entry.value,
-            distribution.name if distribution else "?",
-            distribution.version if distribution else "?",
-        )
-        self.records.append(record)
-        reason = _incompatible(distribution) if distribution else None
-        if reason:
-            self._fail(record, reason, status="incompatible")
-            return
-        try:
-            module = entry.load()
-        # A plugin is foreign code: whatever its import raises is its own problem only.
-        except Exception as error:
-            self._fail(record, f"{type(error).__name__}: {error}")
-            return
-        misspelt = _misspelt_hooks(module)
-        if misspelt:
-            self._fail(record, misspelt)
-            return
-        key = f"{record.distribution}:{record.name}"
-        try:
-            self._pluggy.register(module, name=key)
-        except (ValueError, pluggy.PluginValidationError) as error:
-            if self._pluggy.has_plugin(key):
-                self._pluggy.unregister(name=key)
-            self._fail(record, " ".join(str(error).split()))
-            return
-        self._by_plugin[key] = record
+    @cached_property
+    def _manager(self) -> pluggy.PluginManager:
+        import pluggy
 
-    def _collect(self, kind: type[specs.Component]) -> Iterator[Provided]:
-        hook, word = KINDS[kind]
-        # Own plugins first; pluggy lists implementations in order of registration.
-        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
-            record = self._by_plugin[implementation.plugin_name]
-            try:
-                components = list(implementation.function())
-                for component in components:
-                    _check_component(component, kind)
-            except Exception as error:
-                self._fail(record, f"{hook}: {type(error).__name__}: {error}")
-                continue
-            record.components[word] = [c.name for c in components]
-            yield from (Provided(c, record) for c in components)
+        from adapterhub import hookspecs
+
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
+        return manager
+
+    def _load(self, entries: list[EntryPoint]) -> None:
+        for entry in entries:
+            if entry not in self._records:
+                self._load_one(entry)
+
+    def _load_one(self, entry: EntryPoint) -> None:
+        record = PluginRecord(entry.name, entry.value, entry.distribution, entry.version)
+        self._records[entry] = record
+        key = f"{entry.distribution}:{entry.name}"
+        # A plugin is foreign code: whatever it raises here is its own problem only.
+        try:
+            reason = plugin_checks.incompatibility(entry)
+            if reason:
+                self._fail(record, reason, status="incompatible")
+                return
+            module = entry.load()
+            plugin_checks.check_hooks(module)
+            self._manager.register(module, name=key)
+            components = list(self._collect(key))
+        except (Exception, SystemExit) as error:
+            if self._manager.has_plugin(key):
+                self._manager.unregister(name=key)
+            self._fail(record, plugin_checks.one_line(error))
+            return
+        self._components[entry] = components
+        for component in components:
+            word = KINDS[type(component)][1]
+            record.components.setdefault(word, []).append(component.name)
+            self._report_duplicate(entry, component)
+
+    def _collect(self, key: str) -> Iterator[specs.Component]:
+        for kind, (hook, word) in KINDS.items():
+            seen: set[str] = set()
+            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+                if implementation.plugin_name != key:
+                    continue
+                for component in implementation.function():
+                    plugin_checks.check_component(component, kind, hook)
+                    if component.name in seen:
+                        raise ValueError(f"{hook} returns the {word} {component.name!r} twice")
+                    seen.add(component.name)
+                    yield component
+
+    def _report_duplicate(self, entry: EntryPoint, component: specs.Component) -> None:
+        for other in self._entries:
+            # Entries are loaded in order, so each pair is reported once.
+            if other == entry:
+                return
+            names = [c.name for c in self._components.get(other, ()) if type(c) is type(component)]
+            if component.name in names:
+                self._report(
+                    f"plugin {entry.name} ({entry.distribution} {entry.version}): the "
+                    f"{KINDS[type(component)][1]} {component.name!r} is also provided by "
+                    f"{other.distribution}; use {entry.distribution}:{component.name} for this one"
+                )
+                return
 
     def _fail(
         self,
@@ -222,45 +257,14 @@ def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _own_first(entry: metadata.EntryPoint) -> tuple[bool, str, str]:
-    distribution = entry.dist.name if entry.dist else ""
-    return (distribution != OWN_DISTRIBUTION, distribution, entry.name)
+def _own_first(entry: EntryPoint) -> tuple[bool, str, str]:
+    return (entry.distribution != OWN_DISTRIBUTION, entry.distribution, entry.name)
 
 
-def _incompatible(distribution: metadata.Distribution) -> str | None:
-    if distribution.name == OWN_DISTRIBUTION:
-        return None
-    wanted = [r for r in distribution.requires or () if r.lower().startswith(OWN_DISTRIBUTION)]
-    if not wanted:
-        return None
-    from packaging.requirements import Requirement
-
-    host = metadata.version(OWN_DISTRIBUTION)
-    for text in wanted:
-        requirement = Requirement(text)
-        if requirement.name.lower() != OWN_DISTRIBUTION:
-            continue
-        if not requirement.specifier.contains(host, prereleases=True):
-            return f"it needs adapterhub{requirement.specifier}, this is {host}"
-    return None
-
-
-def _misspelt_hooks(module: object) -> str | None:
-    known = [name for name in dir(hookspecs) if name.startswith("adapterhub_")]
-    for name in dir(module):
-        function = getattr(module, name, None)
-        marked = getattr(function, f"{hookspecs.PROJECT}_impl", None) is not None
-        if marked and name not in known:
-            near = get_close_matches(name, known, n=1)
-            return f"there is no hook {name}" + (f", did you mean {near[0]}?" if near else "")
-    return None
-
-
-def _check_component(component: object, kind: type[specs.Component]) -> None:
-    if not isinstance(component, kind):
-        raise TypeError(f"expected specs.{kind.__name__}, got {type(component).__name__}")
-    if kind is specs.MergeRule and component.name in MERGE_OPTIONS:
-        raise ValueError(f"the rule {component.name!r} is named like an option of adz merge")
+def _refusal(plugin: str, hook: str, error: Exception) -> AdzError:
+    if isinstance(error, AdzError):
+        return error
+    return AdzError(f"plugin {plugin} raised in {hook}: {plugin_checks.one_line(error)}")
 
 
 def _report_to_stderr(message: str) -> None:

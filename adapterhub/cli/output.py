@@ -81,8 +81,12 @@ class TerminalProgress:
 
         console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task(description, total=total, note="")

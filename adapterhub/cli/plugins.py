@@ -13,11 +13,9 @@ from adapterhub.cli.output import format_table, json_option, print_result
 @json_option
 def command(as_json: bool) -> None:
     """Show every plugin, where it came from, its components, and what went wrong with it."""
-    from adapterhub.plugins import KINDS, load_plugins
+    from adapterhub.plugins import load_plugins
 
     plugins = load_plugins()
-    for kind in KINDS:
-        plugins.provided(kind)
     rows = [
         (r.name, f"{r.distribution} {r.version}", r.status, r.problem or _components(r.components))
         for r in plugins.records

@@ -1,0 +1,84 @@
+"""What is checked of a plugin before its components are used."""
+
+from __future__ import annotations
+
+from adapterhub import __version__, specs
+from adapterhub.entry_points import OWN_DISTRIBUTION, EntryPoint
+
+# A merge rule is also a flag of `adz merge`, so it may not be called like one of its options.
+# A test compares this with the command.
+MERGE_OPTIONS = frozenset(
+    {
+        "base",
+        "compat",
+        "config",
+        "density",
+        "dry-run",
+        "force",
+        "help",
+        "json",
+        "name",
+        "option",
+        "out",
+        "quiet",
+        "rank",
+        "rule",
+        "seed",
+        "space",
+        "weights",
+        "workers",
+    }
+)
+
+
+def incompatibility(entry: EntryPoint) -> str | None:
+    """Why the plugin's distribution refuses this version of adapterhub, if it does."""
+    if entry.distribution == OWN_DISTRIBUTION:
+        return None
+    for text in entry.requires:
+        if not text.lower().startswith(OWN_DISTRIBUTION):
+            continue
+        # packaging costs 15 ms to import, and most calls of adz see no foreign plugin.
+        from packaging.requirements import Requirement
+
+        wanted = Requirement(text)
+        applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        if wanted.name.lower() != OWN_DISTRIBUTION or not applies:
+            continue
+        if not wanted.specifier.contains(__version__, prereleases=True):
+            return f"it needs adapterhub{wanted.specifier}, this is {__version__}"
+    return None
+
+
+def check_hooks(plugin: object) -> None:
+    """Raise when a hook of the plugin is misspelt or lacks its marker: it would never run."""
+    from inspect import isroutine
+
+    from adapterhub import hookspecs
+
+    known = [name for name in dir(hookspecs) if name.startswith("adapterhub_")]
+    for name in dir(plugin):
+        function = getattr(plugin, name, None)
+        marked = getattr(function, f"{hookspecs.PROJECT}_impl", None) is not None
+        if name in known and isroutine(function) and not marked:
+            raise TypeError(f"{name} lacks @hookimpl")
+        if marked and name not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, n=1)
+            raise TypeError(
+                f"there is no hook {name}" + (f", did you mean {near[0]}?" if near else "")
+            )
+
+
+def check_component(component: object, kind: type[specs.Component], hook: str) -> None:
+    """Raise when a hook returned something else than its descriptor, or a refused name."""
+    if type(component) is not kind:
+        raise TypeError(f"{hook} returns specs.{kind.__name__}, this is {type(component).__name__}")
+    if kind is specs.MergeRule and component.name in MERGE_OPTIONS:
+        raise ValueError(f"the rule {component.name!r} is named like an option of adz merge")
+
+
+def one_line(error: BaseException) -> str:
+    """The error's class and message without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
