@@ -1,0 +1,1 @@
+"""What every engine shares: reading a request's `model`, deciding what may be served, errors."""

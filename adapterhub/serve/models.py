@@ -1,0 +1,116 @@
+"""From a request's `model` to the base or to a version of an adapter, at each request anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from http import HTTPStatus
+
+from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
+from adapterhub.manifest import BaseRecord, Version
+from adapterhub.protocols import Registry
+from adapterhub.reference import LATEST, parse_reference
+from adapterhub.serve.errors import RequestError
+
+# team/name, '@', and a digest with its prefix: the text of an error stays short.
+_LONGEST = 256
+
+WhyNot = Callable[[Version], str | None]
+"""Why an engine does not serve a version, or None when it does."""
+
+
+def why_not_servable(version: Version, base: BaseRecord) -> str | None:
+    """Why no engine may answer with `version` over `base`; None when nothing speaks against it.
+
+    An engine adds its own limits (rank, method) to this.
+    """
+    link = version.manifest.base
+    if link.status == "unknown" or link.digests is None:
+        return (
+            f"the base of {version.reference} is not known; "
+            f"import it again with --base {base.name} if that is what it was trained on"
+        )
+    if link.digests.weights != base.digests.weights or link.digests.arch != base.digests.arch:
+        other = link.name if link.name and link.name != base.name else "other weights"
+        return f"{version.reference} was made for {other}, this server has {base.name}"
+    if link.digests.tokenizer != base.digests.tokenizer:
+        return f"{version.reference} was made with another tokenizer than {base.name} has now"
+    return None
+
+
+def resolve_model(
+    registry: Registry, base: BaseRecord, model: object, why_not: WhyNot
+) -> Version | None:
+    """The version that answers a request, or None for the base itself.
+
+    Raises RequestError: 400 when `model` is not given or not a reference, 404 when there is no
+    such name, 422 with the reason when the version may not or cannot be served.
+    """
+    if not isinstance(model, str) or not model:
+        raise RequestError(
+            HTTPStatus.BAD_REQUEST,
+            f"the request has no model: give {base.name} or the reference of an adapter",
+        )
+    if model == base.name:
+        return None
+    version = _find(registry, base, model)
+    reason = why_not(version)
+    if reason:
+        raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
+    return version
+
+
+def _find(registry: Registry, base: BaseRecord, model: str) -> Version:
+    if len(model) > _LONGEST:
+        raise RequestError(HTTPStatus.BAD_REQUEST, f"a model of {len(model)} characters")
+    try:
+        parse_reference(model)
+    except AdzError as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from error
+    try:
+        return registry.resolve(model)
+    except AdzError as error:
+        if error.exit_code == EXIT_USAGE:
+            raise RequestError(HTTPStatus.NOT_FOUND, _not_found(error, base, model)) from error
+        status = (
+            HTTPStatus.UNPROCESSABLE_ENTITY
+            if error.exit_code == EXIT_VERIFICATION
+            else HTTPStatus.INTERNAL_SERVER_ERROR
+        )
+        raise RequestError(status, str(error)) from error
+
+
+def _not_found(error: AdzError, base: BaseRecord, model: str) -> str:
+    """The registry offers the nearest adapters; the base is a model of this server too."""
+    near = get_close_matches(model, [base.name], cutoff=0.6)
+    return str(error) + (f"; the base is called {base.name}" if near else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One line of `/v1/models`: a reference and the version it means now (None: the base)."""
+
+    id: str
+    version: Version | None
+
+
+def list_models(registry: Registry, base: BaseRecord, why_not: WhyNot) -> list[ServedModel]:
+    """The base and every reference that would be answered now.
+
+    A name's highest version stands under the name, an older one as `name@3`, and each alias
+    as `name@alias`.
+    """
+    versions = registry.versions()
+    highest = {version.name: version.number for version in versions}
+    listed = [ServedModel(base.name, None)]
+    for version in versions:
+        if why_not(version) is None:
+            newest = version.number == highest[version.name]
+            listed += [ServedModel(id, version) for id in _references(version, newest)]
+    return listed
+
+
+def _references(version: Version, newest: bool) -> Iterator[str]:
+    yield version.name if newest else version.reference
+    yield from (f"{version.name}@{alias}" for alias in version.aliases if alias != LATEST)
