@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -59,14 +60,31 @@ def load_tokenizer(record: BaseRecord) -> PreTrainedTokenizerBase:
 
 
 def load_adapter(model: torch.nn.Module, version: Version, directory: Path) -> torch.nn.Module:
-    """`model` with the version's adapter in it, by the method that made it, for inference.
+    """The version's adapter over `model`, by the method that made it, for inference.
 
-    `directory` is what `Registry.path(version)` returned.
+    `directory` is what `Registry.path(version)` returned. `model` stays as it is: the result
+    has modules of its own and shares the weights, so that many adapters over one base cost
+    their own size each and never see one another.
     """
     plugins = load_plugins()
     component = plugins.get(specs.Method, version.manifest.method)
     method = cast("Method", plugins.load_implementation(component)())
-    return method.load(model, directory).eval()
+    return method.load(share_weights(model), directory).eval()
+
+
+def share_weights(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of `model` with modules of its own over the same weights."""
+    from itertools import chain
+
+    from torch.nn import Parameter
+
+    shared: dict[int, Any] = {}
+    for tensor in chain(model.parameters(), model.buffers()):
+        # A parameter of its own, because some methods bind other data to it. Subclasses
+        # (quantised ones) carry more than data and are shared as they are.
+        plain = type(tensor) is Parameter
+        shared[id(tensor)] = Parameter(tensor.data, requires_grad=False) if plain else tensor
+    return copy.deepcopy(model, shared)
 
 
 def compute_device() -> torch.device:
