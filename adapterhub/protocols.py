@@ -41,7 +41,9 @@ class Progress(Protocol):
 class Method(Protocol):
     """Attaches trainable parameters to a frozen base."""
 
-    def attach(self, model: torch.nn.Module, options: BaseModel, *, prepared: bool) -> torch.nn.Module:
+    def attach(
+        self, model: torch.nn.Module, options: BaseModel, *, prepared: bool
+    ) -> torch.nn.Module:
         """Return the model with the adapter in it and only its parameters trainable.
 
         `prepared` says that a quantizer has made the base ready for training. Raise
@@ -253,9 +255,7 @@ class Registry(Protocol):
     def remove_base(self, name: str) -> None:
         """Forget a base; refused while a live version needs it."""
 
-    def commit(
-        self, manifest: Manifest, payload: Path, artifacts: Path | None = None
-    ) -> Version:
+    def commit(self, manifest: Manifest, payload: Path, artifacts: Path | None = None) -> Version:
         """Store the files below `payload` (and `artifacts`) as the next version of
         `manifest.name`. The gates run first, on every file."""
 
