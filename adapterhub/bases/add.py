@@ -124,8 +124,9 @@ def _copy(located: Located, progress: Progress) -> Located:
         identity = sha256_of(canonical_json(digests.model_dump(mode="json")))
         directory = bases / f"copy-{identity.removeprefix('sha256:')[:12]}"
         staging.chmod(0o755)
-        shutil.rmtree(directory, ignore_errors=True)
-        staging.rename(directory)
+        if not directory.is_dir() or compute_digests(directory) != digests:
+            shutil.rmtree(directory, ignore_errors=True)
+            staging.rename(directory)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Located(located.source, directory, located.derivation)

@@ -27,7 +27,11 @@ _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt",
 )  # fmt: skip
 _TOKENIZER_CONFIG = "tokenizer_config.json"
-_NOT_TOKENIZER = frozenset({"chat_template", "name_or_path", "processor_class", "tokenizer_file"})
+# The template has a digest of its own; the rest says how the tokenizer was loaded and saved.
+_NOT_TOKENIZER = frozenset({
+    "chat_template", "is_local", "local_files_only", "name_or_path", "processor_class",
+    "tokenizer_file",
+})  # fmt: skip
 _CHUNK = 2**22
 
 

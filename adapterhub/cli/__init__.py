@@ -15,6 +15,7 @@ from adapterhub.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, AdzErro
 # One file a command: adapterhub/cli/<name>.py holds a click command called `command`.
 # A test compares these lines with the commands' own short help.
 COMMANDS: dict[str, str] = {
+    "base": "Add, list, show and remove base models.",
     "plugins": "Show what came from which plugin.",
 }
 

@@ -58,6 +58,8 @@ def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
     from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    # Our own bar stands in their place.
+    transformers.utils.logging.disable_progress_bar()
     try:
         types = Counter(tensor.tensor_type.name for tensor in GGUFReader(file).tensors)
         model = AutoModelForCausalLM.from_pretrained(
@@ -85,7 +87,7 @@ def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
         "transformers": transformers.__version__,
     }
     (directory / _DERIVATION).write_text(json.dumps(derivation, indent=2), encoding="utf-8")
-    # mkdtemp makes it private; the files inside follow the umask.
+    # mkdtemp makes it private; a base is no secret.
     directory.chmod(0o755)
     return derivation
 
