@@ -1,0 +1,73 @@
+"""Every hook has an example in its docstring, and every example runs."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from types import ModuleType, SimpleNamespace
+
+import pluggy
+import pytest
+
+from adapterhub import AdzError, hookimpl, hookspecs, specs
+from adapterhub.plugins import KINDS
+
+HOOKS = {n: f for n, f in vars(hookspecs).items() if n.startswith("adapterhub_")}
+
+
+def example_of(hook):
+    text = inspect.getdoc(HOOKS[hook])
+    assert text is not None
+    return textwrap.dedent(text.partition("Example:\n")[2])
+
+
+def plugin_from(source):
+    module = ModuleType("an_example")
+    module.__dict__.update(hookimpl=hookimpl, specs=specs, AdzError=AdzError)
+    exec(source, module.__dict__)
+    return module
+
+
+def managed(hook):
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin_from(example_of(hook)))
+    manager.check_pending()
+    return getattr(manager.hook, hook)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_example_implements_its_own_hook(hook):
+    assert len(managed(hook).get_hookimpls()) == 1
+
+
+@pytest.mark.parametrize(("kind", "hook"), [(kind, hook) for kind, (hook, _) in KINDS.items()])
+def test_example_returns_the_descriptor_of_its_kind(kind, hook):
+    components = [c for result in managed(hook)() for c in result]
+    assert [type(c) for c in components] == [kind]
+
+
+def test_every_hook_is_a_kind_or_an_event():
+    events = {n for n in HOOKS if n.startswith(("adapterhub_before_", "adapterhub_after_"))}
+    assert set(HOOKS) == {hook for hook, _ in KINDS.values()} | events
+
+
+def test_example_of_before_train_refuses():
+    def run(name):
+        return SimpleNamespace(recipe=SimpleNamespace(data=SimpleNamespace(
+            train=SimpleNamespace(name=name))))  # fmt: skip
+
+    managed("adapterhub_before_train")(run=run("fine.jsonl"))
+    with pytest.raises(AdzError):
+        managed("adapterhub_before_train")(run=run("secret.jsonl"))
+
+
+def test_example_of_after_train_reads_the_loss(capsys):
+    managed("adapterhub_after_train")(run=None, result={"train_loss": 0.25})
+    assert capsys.readouterr().out == "0.25\n"
+
+
+def test_example_of_before_commit_refuses():
+    managed("adapterhub_before_commit")(manifest=SimpleNamespace(data=({"file": "a"},)))
+    with pytest.raises(AdzError):
+        managed("adapterhub_before_commit")(manifest=SimpleNamespace(data=()))
