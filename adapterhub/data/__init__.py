@@ -1,11 +1,19 @@
 """Data sets: reading rows of any format, the hold-out, and what the model is shown."""
 
 from adapterhub.data.dataset import DataSet, read_examples
-from adapterhub.data.prompt import choose_format, encode, encode_prompt, render, stop_token
+from adapterhub.data.prompt import (
+    as_messages,
+    choose_format,
+    encode,
+    encode_prompt,
+    render,
+    stop_token,
+)
 from adapterhub.data.split import split_holdout
 
 __all__ = [
     "DataSet",
+    "as_messages",
     "choose_format",
     "encode",
     "encode_prompt",

@@ -33,8 +33,22 @@ def render(example: Example, tokenizer: Any, prompt_format: PromptFormat) -> tup
             return example.prompt, example.completion
         lines = [message["content"] for message in example.messages]
         return "".join(line + "\n" for line in lines[:-1]), lines[-1]
-    messages = example.messages or _as_turn(example)
+    messages = as_messages(example)
     return _template(tokenizer, messages[:-1], answer=True), messages[-1]["content"].strip()
+
+
+def as_messages(example: Example) -> tuple[Mapping[str, str], ...]:
+    """The example as a chat: its own messages, or prompt and completion as one turn."""
+    if example.messages:
+        return example.messages
+    if not example.prompt:
+        raise AdzError(
+            "plain text has no question that a chat could begin with", "use prompt_format plain"
+        )
+    return (
+        {"role": "user", "content": example.prompt},
+        {"role": "assistant", "content": example.completion.strip()},
+    )
 
 
 def stop_token(tokenizer: Any, prompt_format: PromptFormat) -> int:
@@ -72,17 +86,6 @@ def encode(
     prompt, completion = render(example, tokenizer, prompt_format)
     ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
     return encode_prompt(prompt, tokenizer, prompt_format), [*ids, stop]
-
-
-def _as_turn(example: Example) -> tuple[Mapping[str, str], ...]:
-    if not example.prompt:
-        raise AdzError(
-            "plain text has no question that a chat could begin with", "use prompt_format plain"
-        )
-    return (
-        {"role": "user", "content": example.prompt},
-        {"role": "assistant", "content": example.completion.strip()},
-    )
 
 
 def _template(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, answer: bool) -> str:
