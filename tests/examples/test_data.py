@@ -37,7 +37,7 @@ def key_of(task: str, row: dict[str, str], builder: ModuleType) -> str:
         definition = row["prompt"].removeprefix("Definition: ").removesuffix("\nCategory:")
         return builder.gloss_key(definition)
     if task == "american":
-        return row["prompt"].removeprefix("British: ")[:5]
+        return row["prompt"].removeprefix("British: ").partition("\n")[0][:5]
     return row["completion"].strip()[:5]
 
 
