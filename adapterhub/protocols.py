@@ -205,6 +205,26 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """One adapter in a list; the facts are those of its latest version.
+
+    versions: how many are live. aliases: alias -> version. base: the recorded name, a hint.
+    size: of the payload in bytes. created: UTC, ISO 8601.
+    """
+
+    name: str
+    versions: int
+    latest: int
+    aliases: Mapping[str, int]
+    method: str
+    made_by: str
+    rank: int | None
+    base: str | None
+    size: int
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogEntry:
     """One line of a name's history. `time` is UTC, ISO 8601."""
 
@@ -267,6 +287,12 @@ class Registry(Protocol):
 
     def versions(self, name: str | None = None) -> list[Version]:
         """Live versions of one name or of all, by name and number."""
+
+    def listing(
+        self, *, base: str | None = None, method: str | None = None, alias: str | None = None
+    ) -> list[Listing]:
+        """One line for each name, by name: of those whose latest version has this base or
+        method, and that have this alias. Reads no manifest."""
 
     def path(self, version: Version) -> Path:
         """A plain directory that PEFT and vLLM open, verified against the manifest. It is
