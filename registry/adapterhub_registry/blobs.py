@@ -1,0 +1,125 @@
+"""Content-addressed files: `blobs/sha256/<hex>`, read-only, never changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
+from adapterhub.manifest import FileRecord, sha256_of
+from adapterhub_registry import disk
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+class Blobs:
+    """The store of files, each named by the sha256 of its bytes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, digest: str) -> Path:
+        """Where the blob `sha256:hex` lies."""
+        match = _DIGEST.fullmatch(digest)
+        if not match:
+            raise AdzError(f"{digest!r} is not a digest", exit_code=EXIT_VERIFICATION)
+        return self.directory / match[1]
+
+    def publish(self, staged: Iterable[tuple[Path, str]]) -> None:
+        """Move staged files, already on the disk, in under their digests.
+
+        A blob that is there is replaced by the same bytes: that heals a damaged one.
+        """
+        for path, digest in staged:
+            disk.rename(path, self.path(digest))
+        disk.sync(self.directory)
+
+    def put(self, data: bytes, staging: Path) -> str:
+        """Store small `data`, through a new file in `staging`; return its digest."""
+        digest = sha256_of(data)
+        staged = staging / digest.removeprefix("sha256:")
+        disk.write(staged, data)
+        disk.protect(staged)
+        disk.sync(staged)
+        self.publish([(staged, digest)])
+        return digest
+
+    def read(self, digest: str) -> bytes | None:
+        """A small blob's bytes, or None when it is missing or damaged."""
+        try:
+            data = self.path(digest).read_bytes()
+        except OSError:
+            return None
+        return data if sha256_of(data) == digest else None
+
+    def copy_out(self, files: Mapping[str, FileRecord], directory: Path) -> None:
+        """Write copies of blobs below `directory`, each verified as it is copied."""
+        for name, record in files.items():
+            target = directory / check_file_name(name)
+            disk.make_directory(target.parent)
+            try:
+                copied = disk.copy(self.path(record.sha256), target)
+            except FileNotFoundError:
+                raise _damaged(name, record, "is missing") from None
+            if copied != record:
+                raise _damaged(name, record, "is damaged")
+
+
+def stage(source: Path, directory: Path) -> dict[str, FileRecord]:
+    """Copy every file below `source` to `directory`, on the disk and read-only.
+
+    Symbolic links and special files are refused. Returns name -> record, by name.
+    """
+    disk.make_directory(directory)
+    records = {}
+    for name, path in sorted(_files_below(source)):
+        target = directory / name
+        disk.make_directory(target.parent)
+        records[name] = disk.copy(path, target)
+        disk.protect(target)
+        disk.sync(target)
+    return records
+
+
+def check_file_name(name: str) -> str:
+    """Return a payload's file name when it is a plain relative path; refuse it otherwise."""
+    parts = PurePosixPath(name).parts
+    if not parts or "/".join(parts) != name or not all(_PART.fullmatch(p) for p in parts):
+        raise usage_error(
+            f"the file name {name!r} is not allowed", "use letters, digits, '.', '_' and '-'"
+        )
+    return name
+
+
+def _files_below(source: Path) -> Iterator[tuple[str, Path]]:
+    if not source.is_dir():
+        raise usage_error(f"there is no directory {source}")
+    for folder, subfolders, names in os.walk(source, onerror=_raise):
+        for name in [*subfolders, *names]:
+            path = Path(folder, name)
+            relative = check_file_name(path.relative_to(source).as_posix())
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                yield relative, path
+            elif not stat.S_ISDIR(mode):
+                raise AdzError(
+                    f"{path} is not a regular file",
+                    "give a copy of the file itself",
+                    exit_code=EXIT_VERIFICATION,
+                )
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _damaged(name: str, record: FileRecord, problem: str) -> AdzError:
+    return AdzError(
+        f"the stored file {name} ({record.sha256[:19]}) {problem}",
+        "run 'adz fsck' to see which versions are concerned",
+        exit_code=EXIT_VERIFICATION,
+    )

@@ -1,0 +1,203 @@
+"""The SQLite file: connections, the schema, and the one place where a change is committed.
+
+Every change is a list of `Event`s. They are applied to the tables and appended to the journal
+inside one write transaction; SQLite's commit is what makes them true. A missing database is
+rebuilt by applying the journal's events to an empty one, so both ways give the same tables.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adapterhub.errors import AdzError
+from adapterhub_registry import disk, tables
+from adapterhub_registry.journal import Event, Journal
+
+SCHEMA_VERSION = 1
+
+
+def utc_now() -> str:
+    """The time as every record of the registry writes it: UTC, ISO 8601, milliseconds."""
+    return utc_text(datetime.now(UTC).timestamp())
+
+
+def utc_text(timestamp: float) -> str:
+    """Seconds since 1970 as text; texts sort like the times."""
+    moment = datetime.fromtimestamp(timestamp, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Change:
+    """A write transaction. What is read through `connection` cannot change until it ends."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.time = utc_now()
+        self.events: list[Event] = []
+        self._seq: int = connection.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
+
+    def record(
+        self,
+        action: str,
+        name: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        previous: int | None = None,
+        body: dict[str, Any] | None = None,
+        manifest: bytes | None = None,
+    ) -> None:
+        """Apply one event; `manifest` is the stored manifest of a commit."""
+        event = Event(
+            seq=self._seq + len(self.events) + 1,
+            time=self.time,
+            actor=_actor(),
+            action=action,
+            name=name,
+            version=version,
+            alias=alias,
+            previous=previous,
+            body=body or {},
+        )
+        tables.apply(self.connection, event, manifest)
+        self.events.append(event)
+
+
+class Database:
+    """`registry.sqlite3` and its journal. One connection a thread.
+
+    read_manifest: digest -> a manifest's stored bytes or None, for a rebuild.
+    busy_seconds: how long to wait for another process that writes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        read_manifest: Callable[[str], bytes | None],
+        busy_seconds: float,
+    ) -> None:
+        self.path = directory / "registry.sqlite3"
+        self.journal = Journal(directory / "names.jsonl")
+        self._read_manifest = read_manifest
+        self._busy_seconds = busy_seconds
+        self._local = threading.local()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection for queries; SQLite's errors become one clear line."""
+        with _clear_errors(self.path):
+            yield self._connection()
+
+    @contextmanager
+    def changing(self) -> Iterator[Change]:
+        """A write transaction: all of its events happen, or none."""
+        with _clear_errors(self.path):
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                change = Change(connection)
+                yield change
+                if change.events:
+                    self.journal.append(change.events)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _connection(self) -> sqlite3.Connection:
+        # A connection may not be carried over a fork, nor used for a file that was replaced.
+        key = (os.getpid(), _inode(self.path))
+        if getattr(self._local, "key", None) != key or key[1] is None:
+            self._local.connection = self._open()
+            self._local.key = (os.getpid(), _inode(self.path))
+        connection: sqlite3.Connection = self._local.connection
+        return connection
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        version = _schema_version(connection)
+        if version == 0:
+            connection.execute("PRAGMA journal_mode = WAL")
+            self._create(connection)
+        elif version > SCHEMA_VERSION:
+            connection.close()
+            raise AdzError(
+                f"the registry {self.path.parent} was made by a newer adapterhub "
+                f"(schema {version}, this one knows {SCHEMA_VERSION})",
+                "upgrade adapterhub, or set another ADZ_HOME",
+            )
+        return connection
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have been first.
+            if _schema_version(connection) == 0:
+                for statement in tables.SCHEMA:
+                    connection.execute(statement)
+                for event in self.journal.read():
+                    is_commit = event.action == "commit"
+                    manifest = self._read_manifest(event.body["digest"]) if is_commit else None
+                    tables.apply(connection, event, manifest)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        disk.sync(self.path.parent)
+
+
+def _schema_version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _actor() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that has no name.
+        return str(os.getuid())
+
+
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            raise AdzError(
+                f"the registry {path.parent} is busy: another process is writing",
+                "try again when it is done",
+            ) from error
+        if "full" in text:
+            raise AdzError(f"no space left on device: {path}", "nothing was changed") from error
+        if isinstance(error, sqlite3.OperationalError):
+            raise AdzError(f"the registry {path} cannot be used: {text}") from error
+        raise AdzError(
+            f"the registry's database {path} is damaged: {text}",
+            "move this file away, and the next command rebuilds it from names.jsonl",
+        ) from error

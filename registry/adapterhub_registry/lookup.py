@@ -1,0 +1,148 @@
+"""Finding versions: what a reference means, and what to say when it means nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from adapterhub.errors import AdzError, unknown_name, usage_error
+from adapterhub.reference import LATEST, Reference
+
+_VERSION = """
+    SELECT v.name, v.number, v.digest, v.state, v.ended, m.body,
+        (SELECT group_concat(alias, ' ') FROM aliases a
+         WHERE a.name = v.name AND a.number = v.number) AS aliases
+    FROM versions v LEFT JOIN manifests m ON m.digest = v.digest
+"""
+
+
+def live_versions(connection: sqlite3.Connection, name: str | None) -> list[sqlite3.Row]:
+    """The live versions of a name or of all, by name and number."""
+    where = "WHERE v.state = 'live'" + ("" if name is None else " AND v.name = ?")
+    arguments = () if name is None else (name,)
+    return connection.execute(f"{_VERSION} {where} ORDER BY v.name, v.number", arguments).fetchall()
+
+
+def find(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row:
+    """The live version that `reference` means now."""
+    if reference.kind == "number":
+        row = _by_number(connection, reference.name, int(reference.selector))
+    elif reference.kind == "digest":
+        row = _by_digest(connection, reference)
+    elif reference.selector == LATEST:
+        where = "WHERE v.name = ? AND v.state = 'live' ORDER BY v.number DESC LIMIT 1"
+        row = connection.execute(f"{_VERSION} {where}", (reference.name,)).fetchone()
+    else:
+        row = _by_alias(connection, reference)
+    if row is None:
+        raise _unknown(connection, reference)
+    if row["state"] == "removed":
+        raise usage_error(f"{reference} was removed", _versions_hint(connection, reference.name))
+    if row["state"] == "lost":
+        raise AdzError(f"{reference} is lost: its manifest is gone", "run 'adz fsck'")
+    return row
+
+
+def alias_target(connection: sqlite3.Connection, name: str, alias: str) -> int | None:
+    """The number that an alias points to, or None."""
+    row = connection.execute(
+        "SELECT number FROM aliases WHERE name = ? AND alias = ?", (name, alias)
+    ).fetchone()
+    return None if row is None else int(row["number"])
+
+
+def aliases_of(connection: sqlite3.Connection, name: str) -> dict[str, int]:
+    """Every alias of a name and where it points."""
+    rows = connection.execute(
+        "SELECT alias, number FROM aliases WHERE name = ? ORDER BY alias", (name,)
+    )
+    return {row["alias"]: row["number"] for row in rows}
+
+
+def alias_moves(connection: sqlite3.Connection, name: str, alias: str) -> list[int]:
+    """The numbers that an alias went through and that a rollback can undo, the present last."""
+    moves: list[int] = []
+    for row in connection.execute(
+        "SELECT action, version FROM events WHERE name = ? AND alias = ? ORDER BY seq",
+        (name, alias),
+    ):
+        if row["action"] == "tag":
+            moves.append(row["version"])
+        elif row["action"] == "rollback":
+            moves.pop()
+        else:
+            moves.clear()
+    return moves
+
+
+def require_name(connection: sqlite3.Connection, name: str) -> None:
+    """Refuse a name that was never an adapter's."""
+    if not is_adapter(connection, name):
+        raise _unknown_adapter(connection, name)
+
+
+def is_adapter(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether a version of that name was ever committed."""
+    query = "SELECT 1 FROM versions WHERE name = ? LIMIT 1"
+    return connection.execute(query, (name,)).fetchone() is not None
+
+
+def is_base(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether a base has that name."""
+    return connection.execute("SELECT 1 FROM bases WHERE name = ?", (name,)).fetchone() is not None
+
+
+def _by_number(connection: sqlite3.Connection, name: str, number: int) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = connection.execute(
+        f"{_VERSION} WHERE v.name = ? AND v.number = ?", (name, number)
+    ).fetchone()
+    return row
+
+
+def _by_alias(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row | None:
+    number = alias_target(connection, reference.name, reference.selector)
+    return None if number is None else _by_number(connection, reference.name, number)
+
+
+def _by_digest(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row | None:
+    # 'g' follows every hexadecimal digit, so the range holds what begins with the prefix.
+    low, high = reference.selector, reference.selector + "g"
+    rows = connection.execute(
+        f"{_VERSION} WHERE v.name = ? AND v.digest >= ? AND v.digest < ? LIMIT 2",
+        (reference.name, low, high),
+    ).fetchall()
+    if len(rows) > 1:
+        raise usage_error(f"{reference} means more than one version", "give more digits")
+    return rows[0] if rows else None
+
+
+def _unknown(connection: sqlite3.Connection, reference: Reference) -> AdzError:
+    name = reference.name
+    if not is_adapter(connection, name):
+        return _unknown_adapter(connection, name)
+    hint = _versions_hint(connection, name)
+    if reference.kind == "number":
+        return usage_error(f"{name} has no version {reference.selector}", hint)
+    if reference.kind == "digest":
+        return usage_error(f"{name} has no version {reference.selector}", f"see 'adz log {name}'")
+    if reference.selector == LATEST:
+        return usage_error(f"every version of {name} was removed", f"see 'adz log {name}'")
+    aliases = aliases_of(connection, name)
+    known = f"its aliases are {', '.join(aliases)}" if aliases else f"{name} has no alias yet"
+    return usage_error(f"{name} has no alias {reference.selector!r}", known)
+
+
+def _unknown_adapter(connection: sqlite3.Connection, name: str) -> AdzError:
+    if is_base(connection, name):
+        return usage_error(f"{name} is a base, not an adapter", f"see 'adz base show {name}'")
+    rows = connection.execute("SELECT DISTINCT name FROM versions WHERE state = 'live'")
+    return unknown_name("adapter", name, [row["name"] for row in rows])
+
+
+def _versions_hint(connection: sqlite3.Connection, name: str) -> str:
+    query = "SELECT number FROM versions WHERE name = ? AND state = 'live' ORDER BY number"
+    numbers = [row["number"] for row in connection.execute(query, (name,))]
+    if not numbers:
+        return f"{name} has no live version"
+    if len(numbers) > 8:
+        return f"it has {len(numbers)} versions, {numbers[0]} to {numbers[-1]}"
+    return f"it has {', '.join(map(str, numbers))}"
