@@ -1,0 +1,150 @@
+"""`adz merge`: several adapters become one, without the base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from adapterhub.cli.output import TerminalProgress, json_option, print_result
+
+if TYPE_CHECKING:
+    from adapterhub.merge.result import MergeResult
+
+_CHOSEN_RULES = "adapterhub.merge.rules"
+
+
+class MergeCommand(click.Command):
+    """Every merge rule of every plugin is a flag too: `--ties` is `--rule ties`."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options, and a flag for each rule."""
+        from adapterhub import specs
+        from adapterhub.plugins import load_plugins
+
+        rules = load_plugins().components(specs.MergeRule)
+        return [*super().get_params(ctx), *(_rule_flag(n, r.summary) for n, r in rules.items())]
+
+
+def _rule_flag(name: str, summary: str) -> click.Option:
+    def choose(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+        if given:
+            _choose_rule(ctx, name)
+
+    return click.Option(
+        [f"rule_{name}".replace("-", "_"), f"--{name}"],
+        is_flag=True,
+        expose_value=False,
+        callback=choose,
+        help=f"{summary}.",
+    )
+
+
+def _choose_rule(ctx: click.Context, name: str | None) -> None:
+    if name:
+        ctx.meta.setdefault(_CHOSEN_RULES, []).append(name)
+
+
+@click.command(cls=MergeCommand, short_help="Merge adapters into one, without the base model.")
+@click.argument("adapters", nargs=-1)
+@click.option(
+    "--rule",
+    expose_value=False,
+    callback=lambda ctx, _, value: _choose_rule(ctx, value),
+    help="How to combine them; linear by default.",
+)
+@click.option("--name", help="The result's name; a-b-ties by default.")
+@click.option("--weights", help="A number for each, such as 0.7,0.3; 1/n by default.")
+@click.option("--density", type=float, help="The share of elements kept, above 0 and at most 1.")
+@click.option("--rank", help="The result's rank: max or sum of theirs, or a number.")
+@click.option("--seed", type=int, help="Keys the random numbers of a rule; 0 by default.")
+@click.option("--space", help="The coordinates in which the rule runs.")
+@click.option("--base", help="The base of adapters given as directories.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a PEFT directory instead.")
+@click.option("--workers", type=int, help="Threads over modules; one a CPU by default.")
+@click.option("--dry-run", is_flag=True, help="Check and show what would be merged.")
+@click.option(
+    "-c", "--config", type=click.Path(path_type=Path), help="A recipe: these options as YAML."
+)
+@click.option("-o", "--option", "overrides", multiple=True, help="One option as key=value.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    adapters: tuple[str, ...],
+    dry_run: bool,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Merge ADAPTERS, references or directories (./dir), into a new version, or into --out.
+
+    The result needs no base model, and the error of its compression is printed. Weights are
+    never normalised silently.
+    """
+    from adapterhub.config import validate
+    from adapterhub.merge.recipe import MergeRecipe
+
+    recipe = validate(MergeRecipe, _values(ctx, adapters, config, overrides, flags))
+    # The pipeline imports torch, so it comes after all that can be wrong without it.
+    from adapterhub.merge.pipeline import merge
+    from adapterhub.plugins import open_registry
+
+    progress = TerminalProgress()
+    result = merge(recipe, open_registry(), progress, dry_run=dry_run)
+    if result.warning:
+        progress.warn(result.warning)
+    print_result(result.as_dict(), _describe(result), as_json=as_json)
+
+
+def _values(
+    ctx: click.Context,
+    adapters: tuple[str, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+    flags: dict[str, Any],
+) -> dict[str, Any]:
+    """Later wins: the user's defaults, the recipe, -o, then the flags."""
+    from adapterhub.config import merge_into, parse_overrides, read_recipe
+    from adapterhub.errors import usage_error
+
+    given = {key: value for key, value in flags.items() if value is not None}
+    defaults = {
+        key
+        for key in given
+        if ctx.get_parameter_source(key) in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    }
+    values = {key: given[key] for key in defaults}
+    merge_into(values, read_recipe(config) if config else {})
+    merge_into(values, parse_overrides(overrides))
+    values.update({key: given[key] for key in given if key not in defaults})
+    if adapters:
+        values["adapters"] = adapters
+    rules = set(ctx.meta.get(_CHOSEN_RULES, ()))
+    if len(rules) > 1:
+        raise usage_error(f"several rules are given: {', '.join(sorted(rules))}", "choose one")
+    if rules:
+        values["rule"] = rules.pop()
+    return values
+
+
+def _describe(result: MergeResult) -> str:
+    parts = [f"{a} * {w:.6g}" for a, w in zip(result.adapters, result.weights, strict=True)]
+    options = "".join(f", {key} {value}" for key, value in result.options.items())
+    lines = [
+        f"{result.rule} of {' + '.join(parts)} (space {result.space}{options})",
+        f"{result.modules} modules, rank {result.rank}, {result.parameters / 1e6:,.2f}M parameters",
+    ]
+    if result.relative_error is not None:
+        lines.append(f"relative error {result.relative_error:.3g} (Frobenius, all modules)")
+        if result.relative_error >= 1e-6:
+            lines += [f"  {error:.3g}  {module}" for module, error in result.largest]
+    if result.version:
+        lines.append(f"{result.version.reference}  {result.version.digest}")
+    elif result.directory:
+        lines.append(str(result.directory))
+    return "\n".join(lines)

@@ -1,0 +1,61 @@
+"""What a merge was asked for. No torch here: the command line builds it for `--dry-run` too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class MergeRecipe(BaseModel):
+    """The options of a merge, by the same names in YAML, as flags and in errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    adapters: tuple[str, ...] = Field((), description="References or directories to merge.")
+    rule: str = Field("linear", description="How to combine them.")
+    weights: tuple[float, ...] | None = Field(
+        None, description="A number for each adapter; 1/n where not given. Never normalised."
+    )
+    density: float | None = Field(None, gt=0, le=1, description="The share of elements kept.")
+    rank: int | str | None = Field(
+        None, description="The result's rank: max or sum of the adapters' ranks, or a number."
+    )
+    seed: int = Field(0, ge=0, description="Keys the random numbers of a rule.")
+    space: str | None = Field(None, description="The coordinates in which the rule runs.")
+    base: str | None = Field(None, description="The base of adapters given as directories.")
+    name: str | None = Field(None, description="The result's name in the registry.")
+    out: Path | None = Field(None, description="Write a PEFT directory instead of a version.")
+    workers: int | None = Field(None, ge=1, description="Threads; as many as CPUs by default.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="The options of the rule's own."
+    )
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _split_weights(cls, value: Any) -> Any:
+        if not isinstance(value, str | int | float):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            raise ValueError("weights are numbers with commas between, such as 0.7,0.3") from None
+
+    @field_validator("weights")
+    @classmethod
+    def _finite_weights(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and not all(abs(weight) < float("inf") for weight in value):
+            raise ValueError("weights must be finite")
+        return value
+
+    @field_validator("rank", mode="before")
+    @classmethod
+    def _read_rank(cls, value: Any) -> Any:
+        if value is None or value in ("sum", "max"):
+            return value
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError("the rank is max, sum or a whole number above 0")
+        return value

@@ -1,0 +1,124 @@
+"""Coordinates whose elements are given by factors: D_i = L_i R_i, built block of rows by block.
+
+A space chooses the factors: the adapters' own for the dense weight, small ones for the core.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from adapterhub.protocols import MergeRule
+from adapterhub_merge.threshold import kth_largest
+
+# A block of one adapter fills 1 MB, so that it stays in the cache while a rule works on it.
+# The number of rows follows from the shape alone: neither workers nor memory change a result.
+BLOCK_ELEMENTS = 1 << 18
+
+
+class FactorCoordinates:
+    """n matrices of the same (rows, cols), of which a block of rows exists at a time.
+
+    left: n matrices (rows, r_i), right: n matrices (r_i, cols), float32.
+    """
+
+    def __init__(
+        self, left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], seed: int, module: str
+    ) -> None:
+        self._left = left
+        self._right = right
+        self._seed = seed
+        self._module = module
+        self.shape = (left[0].shape[0], right[0].shape[1])
+        self._thresholds: dict[float, torch.Tensor] = {}
+
+    def __iter__(self) -> Iterator[Block]:
+        for rows in self._slices:
+            yield Block(self, rows)
+
+    def deltas(self, rows: slice) -> torch.Tensor:
+        """(n, rows, cols): these rows of every adapter."""
+        return torch.stack([self._one(adapter, rows) for adapter in range(len(self._left))])
+
+    def threshold(self, density: float) -> torch.Tensor:
+        """(n,): see `protocols.Coordinates.threshold`; found once for the whole module."""
+        if density not in self._thresholds:
+            count = max(1, int(density * self.shape[0] * self.shape[1]))
+            self._thresholds[density] = torch.stack(
+                [self._kth_largest(adapter, count) for adapter in range(len(self._left))]
+            )
+        return self._thresholds[density]
+
+    def uniform(self, adapter: int, rows: slice) -> torch.Tensor:
+        """(rows, cols): see `protocols.Coordinates.uniform`."""
+        text = f"{self._seed}\0{self._module}\0{adapter}"
+        key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+        first, last = rows.start * self.shape[1], rows.stop * self.shape[1]
+        # A count of Philox yields four 64-bit words, which are eight float32 numbers.
+        counter, skipped = divmod(first, 8)
+        generator = np.random.Generator(np.random.Philox(counter=counter, key=key))
+        numbers = generator.random(last - first + skipped, dtype=np.float32)[skipped:]
+        return torch.from_numpy(numbers).view(-1, self.shape[1])
+
+    @cached_property
+    def _slices(self) -> list[slice]:
+        rows, cols = self.shape
+        step = max(1, BLOCK_ELEMENTS // cols)
+        return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+    def _one(self, adapter: int, rows: slice) -> torch.Tensor:
+        return self._left[adapter][rows] @ self._right[adapter]
+
+    def _kth_largest(self, adapter: int, count: int) -> torch.Tensor:
+        def blocks() -> Iterator[torch.Tensor]:
+            for rows in self._slices:
+                yield self._one(adapter, rows).abs_()
+
+        if self._left[adapter].shape[1] == 0:
+            return torch.zeros(())
+        return kth_largest(blocks, self._sample(adapter), self.shape[0] * self.shape[1], count)
+
+    def _sample(self, adapter: int) -> torch.Tensor:
+        """Magnitudes at random positions, straight from the factors."""
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randint(self.shape[0], (1 << 15,), generator=generator)
+        cols = torch.randint(self.shape[1], (1 << 15,), generator=generator)
+        return (self._left[adapter][rows] * self._right[adapter].T[cols]).sum(dim=1).abs_()
+
+
+class Block:
+    """Some rows of a `FactorCoordinates`: the `protocols.Coordinates` that a rule sees."""
+
+    def __init__(self, whole: FactorCoordinates, rows: slice) -> None:
+        self._whole = whole
+        self.rows = rows
+
+    def deltas(self) -> torch.Tensor:
+        """(n, rows, cols)."""
+        return self._whole.deltas(self.rows)
+
+    def threshold(self, density: float) -> torch.Tensor:
+        """See `protocols.Coordinates.threshold`."""
+        return self._whole.threshold(density)
+
+    def uniform(self, adapter: int) -> torch.Tensor:
+        """See `protocols.Coordinates.uniform`."""
+        return self._whole.uniform(adapter, self.rows)
+
+
+def apply_rule(
+    rule: MergeRule,
+    coordinates: FactorCoordinates,
+    weights: torch.Tensor,
+    options: Mapping[str, Any],
+) -> torch.Tensor:
+    """The rule's result for the whole: (rows, cols) float32."""
+    merged = torch.empty(coordinates.shape)
+    for block in coordinates:
+        merged[block.rows] = rule(block.deltas(), weights, block, options)
+    return merged
