@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -18,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "base": "Add, list, show and remove base models.",
     "merge": "Merge adapters into one, without the base model.",
     "plugins": "Show what came from which plugin.",
+    "doctor": "Show what is installed, what is wrong and what to do.",
 }
 
 # `import` is a word of Python's.
@@ -84,19 +84,9 @@ def adz(ctx: click.Context) -> None:
     # click ignores NO_COLOR on a terminal.
     if os.environ.get("NO_COLOR"):
         ctx.color = False
-    ctx.default_map = _user_defaults()
+    from adapterhub.cli.defaults import user_defaults
 
-
-def _user_defaults() -> dict[str, Any]:
-    """Defaults from `$ADZ_HOME/config.yaml`: `{serve: {port: 9000}}`. Flags and ADZ_* win."""
-    from adapterhub.home import adz_home
-
-    path = adz_home() / "config.yaml"
-    if not path.exists():
-        return {}
-    from adapterhub.config import read_recipe
-
-    return read_recipe(path)
+    ctx.default_map = user_defaults(ctx, adz)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,67 @@
+"""Defaults of a user's own: `$ADZ_HOME/config.yaml` gives an option a value for every call.
+
+    serve:
+      port: 9000
+      api-key: secret
+
+A flag wins over its environment variable (`ADZ_SERVE_PORT`), that over this file, and this
+over the default. The names are those of the flags; one that no command has is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import click
+
+from adapterhub.errors import AdzError, unknown_name, usage_error
+
+T = TypeVar("T")
+
+
+def user_defaults(context: click.Context, group: click.Group) -> dict[str, Any]:
+    """What the file says, checked and as click's `default_map`. Only the options of the
+    command that is about to run are checked: checking all would import all."""
+    from adapterhub.home import adz_home
+
+    file = adz_home() / "config.yaml"
+    if not file.exists():
+        return {}
+    from adapterhub.config import read_recipe
+
+    values = read_recipe(file)
+    known = group.list_commands(context)
+    try:
+        for name in values:
+            if name not in known:
+                raise unknown_name("command", name, known)
+        called = context.invoked_subcommand
+        command = group.get_command(context, called) if called in values else None
+        return {called: _options(command, values[called], called)} if called and command else {}
+    except AdzError as error:
+        raise usage_error(f"{file}: {error.message}", error.hint) from error
+
+
+def _options(command: click.Command, values: Any, path: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise usage_error(f"{path} is not a mapping of options, got {values!r}")
+    if isinstance(command, click.Group):
+        parts = command.commands
+        return {
+            name: _options(_known(parts, name, "command", path), value, f"{path}.{name}")
+            for name, value in values.items()
+        }
+    flags = {
+        option.removeprefix("--"): parameter
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    return {str(_known(flags, name, "option", path).name): value for name, value in values.items()}
+
+
+def _known(known: Mapping[str, T], name: str, kind: str, path: str) -> T:
+    if name not in known:
+        raise unknown_name(f"{kind} of {path}", name, known)
+    return known[name]
