@@ -15,7 +15,17 @@ from adapterhub.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, AdzErro
 # A test compares these lines with the commands' own short help.
 COMMANDS: dict[str, str] = {
     "base": "Add, list, show and remove base models.",
+    "train": "Train an adapter on a base.",
+    "eval": "Score adapters beside their base.",
     "merge": "Merge adapters into one, without the base model.",
+    "ls": "List the adapters.",
+    "show": "Show one version.",
+    "log": "Show the history of an adapter.",
+    "tag": "Point an alias at a version.",
+    "rm": "Remove a version, or all of an adapter.",
+    "export": "Write a version as a plain directory.",
+    "gc": "Free the space of removed versions.",
+    "fsck": "Verify every file, manifest and alias.",
     "plugins": "Show what came from which plugin.",
     "doctor": "Show what is installed, what is wrong and what to do.",
 }

@@ -47,6 +47,17 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str
     return "\n".join(lines)
 
 
+def format_size(size: float) -> str:
+    """Bytes for people: `543 B`, `1.2 MB` (a MB is 1,000,000 bytes)."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"
+
+
 class _Bar:
     def __init__(self, advance: Callable[[float, str], None]) -> None:
         self._advance = advance

@@ -1,0 +1,31 @@
+"""`adz gc`: free the space of what is no longer needed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from adapterhub.cli.output import format_size, json_option, print_result
+
+
+@click.command(short_help="Free the space of removed versions.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=3600.0,
+    show_default=True,
+    help="Keep what was made or removed less than this many seconds ago.",
+)
+@json_option
+def command(dry_run: bool, grace: float, as_json: bool) -> None:
+    """Delete the files that no live version needs."""
+    from adapterhub.plugins import open_registry
+
+    report = open_registry().collect(dry_run=dry_run, grace_seconds=grace)
+    verb = "would free" if dry_run else "freed"
+    text = f"{verb} {format_size(report.size)}: files {report.blobs}, views {report.views}"
+    kept = ", ".join(f"{count} {why}" for why, count in report.kept.items() if count)
+    text += f"; kept {kept}" if kept else ""
+    print_result(asdict(report), text, as_json=as_json)
