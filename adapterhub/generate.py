@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 
+from adapterhub.data import stop_token
+
 OnText = Callable[[int, str], bool]
 """Called with a row and its new text after each of its tokens; False ends the row."""
 
@@ -68,6 +70,16 @@ def generate(
     for batch in _batches(model, rows):
         _run(model, batch, tokenizer, stop_ids)
     return [row.result for row in rows]
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer of `model`: its own, the tokenizer's, the chat template's."""
+    configured = model.generation_config.eos_token_id
+    found = set(configured) if isinstance(configured, list) else {configured}
+    found.add(tokenizer.eos_token_id)
+    if tokenizer.chat_template:
+        found.add(stop_token(tokenizer, "chat"))
+    return frozenset(found - {None})
 
 
 class _Text:
@@ -215,7 +227,7 @@ def _run(model: Any, rows: list[_Row], tokenizer: Any, stop_ids: frozenset[int])
     from transformers import GenerationConfig
 
     pad = tokenizer.pad_token_id
-    pad = next(iter(stop_ids)) if pad is None else pad
+    pad = next(iter(stop_ids), 0) if pad is None else pad
     width = max(len(row.prompt) for row in rows)
     ids = torch.tensor([[pad] * (width - len(row.prompt)) + row.prompt for row in rows])
     mask = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows])

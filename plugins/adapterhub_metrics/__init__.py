@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Scores of an answer, one short file each."""
