@@ -79,8 +79,8 @@ def _rows(path: Path, content: bytes) -> Iterator[Row]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise AdzError(f"{path} line {line} is not UTF-8", "save the file as UTF-8") from error
+        at = content.count(b"\n", 0, error.start) + 1
+        raise AdzError(f"{path} line {at} is not UTF-8", "save the file as UTF-8") from error
     if text.lstrip().startswith("["):
         yield from _list_rows(path, text)
         return

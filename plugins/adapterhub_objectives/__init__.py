@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Objectives over TRL: sft."""

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Methods of PEFT: lora, rslora, dora, ia3, prefix, prompt."""

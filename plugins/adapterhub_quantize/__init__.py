@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Quantizers of bitsandbytes: nf4, int8."""

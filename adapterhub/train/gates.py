@@ -1,0 +1,144 @@
+"""What refuses a bad run: before the first step, and before the commit.
+
+Every gate raises AdzError (exit code 3) that says what is wrong. They guard against what users
+suffer from: an answer that never stops, a mask that is off, layers that do not learn, an
+adapter that does nothing or is another one after loading.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
+from adapterhub.train.loss import completion_loss, evaluating
+from adapterhub.train.rows import IGNORED, Batch, Collator, Row, Rows
+
+MERGE_TOLERANCE = 1e-3
+"""Largest difference of logits that merging may make, relative to the largest logit."""
+
+
+def check_rows(rows: Rows, stop: int, pad: int) -> None:
+    """Every row is scored, ends with the stop token, and padding is not that token."""
+    if pad == stop:
+        raise refusal(
+            f"the padding token is the stop token ({stop})", "the model would never learn to stop"
+        )
+    for number, row in enumerate(rows, 1):
+        labels = row.labels
+        if all(label == IGNORED for label in labels):
+            raise refusal(f"row {number} has no token that is scored", "its completion is empty")
+        if labels[-1] != stop:
+            raise refusal(
+                f"row {number} does not end with the stop token", "the model would not stop"
+            )
+
+
+def check_gradients(model: torch.nn.Module, batch: Batch) -> int:
+    """One backward pass reaches every adapted layer; return how many there are.
+
+    An adapted layer is the lowest module that holds trainable and frozen parameters. Gradients
+    and the random state are afterwards as they were.
+    """
+    state = torch.get_rng_state()
+    loss, tokens = completion_loss(model, batch)
+    if not torch.isfinite(loss):
+        raise refusal(f"the first loss is {loss.item()}", "the base or the data is broken")
+    torch.autograd.backward(loss / tokens)
+    layers: dict[str, bool] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            layer = adapted_layer(model, name)
+            reached = parameter.grad is not None and bool(parameter.grad.count_nonzero())
+            layers[layer] = layers.get(layer, False) or reached
+    model.zero_grad(set_to_none=True)
+    torch.set_rng_state(state)
+    dead = [name or type(model).__name__ for name, reached in layers.items() if not reached]
+    if not layers:
+        raise refusal("nothing is trainable", "the method attached no parameter")
+    if dead:
+        more = f" and {len(dead) - 3} more" if len(dead) > 3 else ""
+        raise refusal(
+            f"no gradient reaches {', '.join(dead[:3])}{more}",
+            f"{len(dead)} of {len(layers)} adapted layers would not learn",
+        )
+    return len(layers)
+
+
+@torch.no_grad()
+def probe(model: torch.nn.Module, rows: Rows, collate: Collator) -> torch.Tensor:
+    """Logits of the first rows, (rows, length, vocabulary) float32 on the CPU, padding zeroed."""
+    batch = collate([rows[index] for index in range(min(len(rows), 4))])
+    device = next(model.parameters()).device
+    with evaluating(model):
+        output: Any = model(
+            input_ids=batch["input_ids"].to(device),
+            attention_mask=batch["attention_mask"].to(device),
+        )
+    length = batch["input_ids"].shape[1]
+    logits: torch.Tensor = output.logits[:, -length:].float().cpu()
+    return logits * batch["attention_mask"][..., None]
+
+
+def check_effect(base: torch.Tensor, adapted: torch.Tensor) -> None:
+    """The adapter changes what the base says, and to numbers."""
+    if not torch.isfinite(adapted).all():
+        raise refusal("the adapter answers with numbers that are not finite", "lower training.lr")
+    if torch.equal(base, adapted):
+        raise refusal("the adapter changes nothing", "raise training.lr or training.max_steps")
+
+
+def check_reload(adapted: torch.Tensor, reloaded: torch.Tensor) -> None:
+    """The stored adapter, loaded anew, answers as the trained one did."""
+    difference = _difference(adapted, reloaded)
+    if difference > 1e-5:
+        raise refusal(
+            f"the stored adapter differs from the trained one by {difference:.1e} in its logits",
+            "the method does not store all that it trains",
+        )
+
+
+def check_merge(adapted: torch.Tensor, merged: torch.Tensor) -> float:
+    """Merged into the base, the adapter answers the same; return the relative difference."""
+    difference = _difference(adapted, merged)
+    if difference > MERGE_TOLERANCE:
+        raise refusal(
+            f"merged into the base the adapter differs by {difference:.1e} in its logits",
+            "the method is not mergeable",
+        )
+    return difference
+
+
+def refusal(message: str, hint: str) -> AdzError:
+    """A gate's error."""
+    return AdzError(message, hint, exit_code=EXIT_VERIFICATION)
+
+
+def preview(row: Row, tokenizer: Any, marked: tuple[str, str] = ("[", "]")) -> str:
+    """The row as the loss sees it: what is between the marks is not scored.
+
+    Decoded from the token ids and labels themselves, not from the text that they came from.
+    """
+    scored = next(i for i, label in enumerate(row.labels) if label != IGNORED)
+    prompt, completion = tokenizer.decode(row.ids[:scored]), tokenizer.decode(row.ids[scored:])
+    opening, closing = marked
+    return f"{opening}{prompt}{closing}{completion}" if prompt else str(completion)
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    scale = max(float(one.abs().max()), 1e-9)
+    difference = float((one - other).abs().max()) / scale
+    return math.inf if math.isnan(difference) else difference
+
+
+def adapted_layer(model: torch.nn.Module, parameter: str) -> str:
+    """The name of the lowest module that holds this trainable parameter and a frozen one."""
+    path = parameter.rpartition(".")[0]
+    while path:
+        module = model.get_submodule(path)
+        if any(not p.requires_grad for p in module.parameters()):
+            return path
+        path = path.rpartition(".")[0]
+    return path

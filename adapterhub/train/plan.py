@@ -1,0 +1,174 @@
+"""What a recipe means: its components, base, data and every default, before torch is needed."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from adapterhub import specs
+from adapterhub.bases.choose import choose_base
+from adapterhub.bases.verify import verify_base
+from adapterhub.config import validate
+from adapterhub.data import DataSet, choose_format, read_examples, split_holdout
+from adapterhub.errors import AdzError, usage_error
+from adapterhub.manifest import BaseRecord, canonical_json, sha256_of
+from adapterhub.models import load_tokenizer
+from adapterhub.plugins import load_plugins
+from adapterhub.protocols import Example, Registry
+from adapterhub.reference import check_name
+from adapterhub.train.recipe import Choice, TrainRecipe
+
+DEFAULT_LR = 2e-4
+
+
+class NoOptions(BaseModel):
+    """The options of a component that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A resolved recipe: nothing in it is left to a default.
+
+    `lr_source` says where the learning rate came from. `files` holds the data set, and the
+    hold-out's where it has a file of its own.
+    """
+
+    recipe: TrainRecipe
+    name: str
+    base: BaseRecord
+    tokenizer: Any
+    method: specs.Method
+    method_options: BaseModel
+    quantizer: specs.Quantizer | None
+    quantizer_options: BaseModel
+    objective: specs.Objective
+    objective_options: BaseModel
+    files: tuple[DataSet, ...]
+    train: list[Example]
+    holdout: list[Example]
+    prompt_format: Any
+    lr_source: str
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as it is stored."""
+        return self.recipe.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """`sha256:hex` over the recipe, the base and the data: equal runs share it."""
+        parts = {
+            "recipe": self.resolved,
+            "base": self.base.digests.model_dump(mode="json"),
+            "data": [data.sha256 for data in self.files],
+        }
+        return sha256_of(canonical_json(parts))
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps over `rows` training rows."""
+        training = self.recipe.training
+        if training.max_steps:
+            return training.max_steps
+        batches = math.ceil(rows / training.batch_size)
+        return math.ceil(math.ceil(batches / training.accumulation) * training.epochs)
+
+
+def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
+    """Resolve `recipe`; raises AdzError for whatever is unknown, missing or does not fit."""
+    plugins = load_plugins()
+    method = plugins.get(specs.Method, recipe.method.name)
+    quantizer = plugins.get(specs.Quantizer, recipe.quantizer.name) if recipe.quantizer else None
+    objective = plugins.get(specs.Objective, recipe.objective.name)
+    _check_pair(method, quantizer)
+    method_options = _options("method", method, recipe.method)
+    quantizer_options = (
+        _options("quantizer", quantizer, recipe.quantizer)
+        if quantizer and recipe.quantizer
+        else NoOptions()
+    )
+    objective_options = _options("objective", objective, recipe.objective)
+    name = check_name(recipe.name) if recipe.name else _name_from(recipe.data.train)
+    base = choose_base(registry, recipe.base)
+    if name in {record.name for record in registry.bases()}:
+        raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
+    verify_base(base)
+    files, train, holdout = _read_data(recipe)
+    tokenizer = load_tokenizer(base)
+    prompt_format = recipe.data.prompt_format
+    if prompt_format == "auto":
+        prompt_format = choose_format(train, tokenizer)
+    lr, lr_source = _learning_rate(recipe, method, method_options)
+    resolved = recipe.model_copy(
+        update={
+            "name": name,
+            "base": base.name,
+            "data": recipe.data.model_copy(
+                update={"format": files[0].format, "prompt_format": prompt_format}
+            ),
+            "method": _filled(method.name, method_options),
+            "quantizer": _filled(quantizer.name, quantizer_options) if quantizer else None,
+            "objective": _filled(objective.name, objective_options),
+            "training": recipe.training.model_copy(update={"lr": lr}),
+        }
+    )
+    return Plan(
+        resolved, name, base, tokenizer, method, method_options, quantizer, quantizer_options,
+        objective, objective_options, files, train, holdout, prompt_format, lr_source,
+    )  # fmt: skip
+
+
+def _check_pair(method: specs.Method, quantizer: specs.Quantizer | None) -> None:
+    if quantizer is None or method.quantizers is None or quantizer.name in method.quantizers:
+        return
+    reason = f": {method.quantizer_reason}" if method.quantizer_reason else ""
+    works = ", ".join(method.quantizers) or "none"
+    raise usage_error(
+        f"the method {method.name} does not work over {quantizer.name}{reason}",
+        f"quantizers that it works with: {works}",
+    )
+
+
+def _options(word: str, component: specs.Component, choice: Choice) -> BaseModel:
+    model = load_plugins().load_options(component) or NoOptions
+    options: BaseModel = validate(model, choice.options, word)
+    return options
+
+
+def _filled(name: str, options: BaseModel) -> Choice:
+    return Choice(name=name, **options.model_dump(mode="json"))
+
+
+def _name_from(path: Path) -> str:
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.name.split(".")[0].lower()).strip("._-")[:64]
+    if not name:
+        raise usage_error(f"no name can be made from {path.name!r}", "give one with --name")
+    return check_name(name)
+
+
+def _read_data(recipe: TrainRecipe) -> tuple[tuple[DataSet, ...], list[Example], list[Example]]:
+    options = recipe.data
+    data = read_examples(options.train, options.format, columns=options.columns)
+    if isinstance(options.holdout, Path):
+        held = read_examples(options.holdout, options.format, columns=options.columns)
+        return (data, held), data.examples, held.examples
+    train, holdout = split_holdout(data.examples, options.holdout)
+    if not train:
+        raise AdzError(f"{data.file} leaves no row to train on", "lower data.holdout")
+    return (data,), train, holdout
+
+
+def _learning_rate(
+    recipe: TrainRecipe, method: specs.Method, options: BaseModel
+) -> tuple[float, str]:
+    if recipe.training.lr is not None:
+        return recipe.training.lr, "given"
+    suggested = getattr(type(options), "suggested_lr", None)
+    if suggested is None:
+        return DEFAULT_LR, "default"
+    return float(suggested), f"suits {method.name}"

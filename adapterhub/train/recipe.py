@@ -1,0 +1,102 @@
+"""The recipe of a run: what `-c recipe.yaml`, `-o key=value` and the flags fill in.
+
+Imports no torch. Every field has one name in YAML, on the command line and in an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Choice(BaseModel):
+    """A component of a plugin by name; the other keys are its own options.
+
+    `method: lora` and `method: {name: lora, r: 16}` are both accepted.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The component's own options."""
+        return dict(self.model_extra or {})
+
+
+class DataOptions(_Options):
+    """What is learnt, and what is held out."""
+
+    train: Path
+    """The data file; in a recipe file a relative path counts from the recipe's folder."""
+    format: str | None = None
+    """The layout of its rows; None: recognised from the first row."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Which of the file's columns stands for a column of the format."""
+    holdout: float | Path = 0.05
+    """The share of prompts that is held out, or a file of its own."""
+    prompt_format: Literal["plain", "chat", "auto"] = "auto"
+    """What the model is shown; auto: chat for chats where the base has a template, else plain."""
+
+    @field_validator("holdout")
+    @classmethod
+    def _is_share(cls, value: float | Path) -> float | Path:
+        if isinstance(value, float) and not 0 <= value < 1:
+            raise ValueError("a share is at least 0 and below 1")
+        return value
+
+
+class TrainingOptions(_Options):
+    """How the steps are taken. Lengths are in tokens, intervals in optimizer steps."""
+
+    epochs: float = Field(default=3, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    """Stops there, whatever `epochs` says."""
+    lr: float | None = Field(default=None, gt=0)
+    """The peak learning rate; None: what suits the method."""
+    batch_size: int = Field(default=16, gt=0)
+    accumulation: int = Field(default=1, gt=0)
+    """Batches a step."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """The share of the steps in which the learning rate rises."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, ge=0)
+    """The largest norm of the gradient; 0: not clipped."""
+    max_length: int = Field(default=1024, gt=1)
+    """Longer rows are left out, and counted."""
+    seed: int = Field(default=0, ge=0)
+    eval_every: int | None = Field(default=None, gt=0)
+    """Scores the hold-out so often; None: before and after only."""
+    eval_rows: int = Field(default=200, gt=0)
+    """At most so many held-out rows are scored."""
+    save_every: int = Field(default=50, gt=0)
+    """Keeps a checkpoint so often, for `--resume`."""
+    gradient_checkpointing: bool = False
+    """Less memory for more time."""
+
+
+class TrainRecipe(_Options):
+    """Everything that a run depends on."""
+
+    name: str | None = None
+    """The adapter's name; None: made from the data file's."""
+    base: str | None = None
+    """The base's name; None: the only one."""
+    data: DataOptions
+    method: Choice = Choice(name="lora")
+    quantizer: Choice | None = None
+    objective: Choice = Choice(name="sft")
+    training: TrainingOptions = TrainingOptions()
+
+    @field_validator("method", "quantizer", "objective", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value

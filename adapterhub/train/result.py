@@ -1,0 +1,101 @@
+"""What a run leaves: its manifest, metrics, curve and recipe, committed as one version."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from adapterhub.manifest import BaseLink, Manifest, Version
+from adapterhub.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from adapterhub.protocols import Registry
+    from adapterhub.train.run import Run
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "safetensors")
+
+
+def commit_run(run: Run, registry: Registry, payload: Path, artifacts: Path) -> Version:
+    """Write the artifacts and commit the payload as the next version of the run's name."""
+    shutil.rmtree(artifacts, ignore_errors=True)
+    artifacts.mkdir(parents=True)
+    write_artifacts(run, artifacts)
+    return registry.commit(make_manifest(run), payload, artifacts)
+
+
+def write_artifacts(run: Run, directory: Path) -> None:
+    """metrics.jsonl (one line a logged step), loss.png and recipe.yaml."""
+    lines = [json.dumps(entry, sort_keys=True) for entry in run.history]
+    (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe = yaml.safe_dump(run.plan.resolved, sort_keys=False, allow_unicode=True)
+    (directory / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    draw_curve(run, directory / "loss.png")
+
+
+def draw_curve(run: Run, path: Path) -> None:
+    """The training loss over the steps, and the held-out loss before, during and after."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    steps = [(entry["step"], entry["loss"]) for entry in run.history if "loss" in entry]
+    axes.plot([s for s, _ in steps], [v for _, v in steps], linewidth=1, label="training")
+    held = [(e["step"], e["eval_loss"]) for e in run.history if "eval_loss" in e]
+    if "holdout_loss" in run.facts:
+        held = [(0, run.facts["holdout_loss_base"]), *held]
+        held.append((run.facts["steps"], run.facts["holdout_loss"]))
+    axes.plot([s for s, _ in held], [v for _, v in held], marker="o", label="held out")
+    axes.set(xlabel="step", ylabel="loss (nats a token)", title=run.plan.name)
+    axes.legend()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def make_manifest(run: Run) -> Manifest:
+    """Everything that the version's manifest says of the run."""
+    plan = run.plan
+    options = plan.method_options
+    trained = [p for p in run.model.parameters() if p.requires_grad]
+    adapter: dict[str, Any] = {
+        "modules": run.layers,
+        "parameters": sum(p.numel() for p in trained),
+        "dtype": str(trained[0].dtype).removeprefix("torch."),
+    }
+    for fact, option in (("rank", "r"), ("alpha", "alpha")):
+        if hasattr(options, option):
+            adapter[fact] = getattr(options, option)
+    return Manifest(
+        name=plan.name,
+        method=plan.method.name,
+        storage=plan.method.storage,
+        made_by="train",
+        base=BaseLink(status="recorded", name=plan.base.name, digests=plan.base.digests),
+        quantizer=plan.quantizer.name if plan.quantizer else None,
+        objective=plan.objective.name,
+        prompt_format=plan.prompt_format,
+        adapter=adapter,
+        recipe=plan.resolved,
+        data=tuple(data.record() for data in plan.files),
+        metrics=run.facts,
+        environment=environment(run),
+    )
+
+
+def environment(run: Run) -> dict[str, str]:
+    """Versions of Python, the libraries and every plugin that took part."""
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    plan = run.plan
+    parts = [plan.method, plan.objective, *([plan.quantizer] if plan.quantizer else [])]
+    return found | load_plugins().versions_of(*parts)

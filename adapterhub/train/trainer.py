@@ -1,0 +1,144 @@
+"""What every trainer of a run has: settings for this machine, the order of the rows,
+checkpoints of the adapter alone, a progress bar."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from adapterhub import protocols
+from adapterhub.train.rows import LengthGroups
+
+if TYPE_CHECKING:
+    from adapterhub.train.run import Run
+
+WEIGHTS = "trainable.safetensors"
+COMPLETE = "complete"
+"""Written last: a checkpoint without it was cut off."""
+
+
+def trainer_settings(run: Run) -> dict[str, Any]:
+    """Keyword arguments for `transformers.TrainingArguments` or a subclass of it.
+
+    TRL's own defaults are for GPUs: bfloat16 and gradient checkpointing, which cost a CPU
+    without bfloat16 instructions more than half of its speed.
+    """
+    training = run.recipe.training
+    on_cpu = run.device.type == "cpu"
+    return {
+        "output_dir": str(run.directory),
+        "use_cpu": on_cpu,
+        "bf16": not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "fp16": False,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "per_device_train_batch_size": training.batch_size,
+        "per_device_eval_batch_size": training.batch_size,
+        "gradient_accumulation_steps": training.accumulation,
+        "num_train_epochs": training.epochs,
+        "max_steps": training.max_steps or -1,
+        "learning_rate": training.lr,
+        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(
+            training.schedule, training.schedule
+        ),
+        "warmup_steps": int(run.steps * training.warmup),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.clip,
+        "optim": "adamw_torch",
+        "seed": training.seed,
+        "eval_strategy": "steps" if training.eval_every and len(run.holdout_rows) else "no",
+        "eval_steps": training.eval_every,
+        "prediction_loss_only": True,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": training.save_every,
+        "save_total_limit": 2,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": not on_cpu,
+        "remove_unused_columns": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+    }
+
+
+class RunTrainer:
+    """Stands before a `transformers.Trainer` among the bases of an objective's trainer."""
+
+    def follow(self, run: Run) -> None:
+        """Tie the trainer to the run; called at the end of `__init__`."""
+        trainer: Any = self
+        self.run = run
+        self.seen_tokens = 0
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
+        training = self.run.recipe.training
+        lengths = [len(row.ids) for row in self.run.train_rows]
+        return LengthGroups(lengths, training.batch_size, training.seed)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> torch.Tensor:
+        """One batch forward and backward, its tokens counted."""
+        self.seen_tokens += int(inputs["attention_mask"].sum())
+        loss: torch.Tensor = super().training_step(model, inputs, *rest)  # type: ignore[misc]
+        return loss
+
+    def _save(self, output_dir: str, state_dict: Any = None) -> None:
+        """A checkpoint holds what is trained; the base is where it always was."""
+        directory = Path(output_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        model = self.run.model
+        trained = {
+            name: p.detach().cpu().contiguous()
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        }
+        save_file(trained, directory / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in self.run.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(stored[name])
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        step = cast("Any", self).state.global_step
+        (self.run.directory / f"checkpoint-{step}" / COMPLETE).touch()
+
+    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+        """None: the version's manifest says more, and checkpoints are thrown away."""
+
+
+class Bar(TrainerCallback):  # type: ignore[misc]
+    """Moves a bar on: loss and tokens a second; the bar itself knows the time left."""
+
+    def __init__(self, trainer: Any, task: protocols.Task) -> None:
+        self._trainer = trainer
+        self._task = task
+        self._loss = float("nan")
+        self._begun = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """A resumed run begins where it stopped."""
+        if state.global_step:
+            self._task.advance(state.global_step)
+        self._begun = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        """Remember the loss of the step."""
+        self._loss = (logs or {}).get("loss", self._loss)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """One step on."""
+        speed = self._trainer.seen_tokens / max(time.monotonic() - self._begun, 1e-9)
+        self._task.advance(1, f"loss {self._loss:.3f}, {speed:.0f} tokens/s")

@@ -1,0 +1,46 @@
+"""bitsandbytes through transformers' `quantization_config`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import prepare_model_for_kbit_training
+from transformers import BitsAndBytesConfig
+
+from adapterhub.models import compute_device, cpu_has_bf16
+from adapterhub_quantize.options import Int8Options, Nf4Options
+
+
+class _BitsAndBytes:
+    def prepare(self, model: Any) -> Any:
+        """Freeze the base; norms and embeddings in float32, as QLoRA trains."""
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
+class Nf4(_BitsAndBytes):
+    """4-bit NormalFloat."""
+
+    def load_arguments(self, options: Nf4Options) -> dict[str, Any]:
+        """A `quantization_config` that computes in what the hardware is fast in."""
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=options.double_quant,
+            bnb_4bit_compute_dtype=_compute_dtype(),
+        )
+        return {"quantization_config": config}
+
+
+class Int8(_BitsAndBytes):
+    """LLM.int8()."""
+
+    def load_arguments(self, options: Int8Options) -> dict[str, Any]:
+        """A `quantization_config`."""
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=options.threshold)
+        return {"quantization_config": config}
+
+
+def _compute_dtype() -> torch.dtype:
+    on_cpu = compute_device().type == "cpu"
+    return torch.float32 if on_cpu and not cpu_has_bf16() else torch.bfloat16
