@@ -5,7 +5,7 @@ Nothing here imports torch; tensors and models appear in annotations only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +184,10 @@ class MergeSpace(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What `adz serve` was asked for. `extra` goes to the engine's own command line."""
+    """What `adz serve` was asked for. `extra` goes to the engine's own command line.
+
+    The engine calls `ready` once, with the URL of its API, when it answers requests.
+    """
 
     base: str
     host: str = "127.0.0.1"
@@ -195,6 +198,7 @@ class ServeSettings:
     max_context: int | None = None
     dtype: str = "auto"
     extra: tuple[str, ...] = ()
+    ready: Callable[[str], None] = field(default=lambda url: None)
 
 
 class Engine(Protocol):
