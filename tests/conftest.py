@@ -27,13 +27,6 @@ for _name in [name for name in os.environ if name.startswith("ADZ_")]:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
 
 @dataclass(frozen=True)
 class Result:
@@ -106,53 +99,9 @@ def adz_process(home: Path) -> Adz:
 def tiny_base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama as a Hugging Face directory: hidden 64, 2 layers, 4 heads, 2 KV heads,
     fp32, with a byte-level tokenizer and a chat template. Always the same bytes."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from adapterhub.testing import write_tiny_base
 
-    folder = tmp_path_factory.mktemp("bases") / "tiny-llama"
-    tokenizer = _byte_tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=320,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
-    )
-    model = LlamaForCausalLM(config).to(torch.float32)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def _byte_tokenizer() -> Any:
-    """One token a byte, and four special ones."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<|pad|>",
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        model_max_length=512,
-    )
-    fast.add_special_tokens({"additional_special_tokens": ["<|endoftext|>"]})
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    return write_tiny_base(tmp_path_factory.mktemp("bases") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")
@@ -197,3 +146,60 @@ def real_base(real_base_dir: Path, adz: Adz) -> Path:
     added = adz("base", "add", "smollm2", real_base_dir)
     assert added.code == 0, added.err
     return real_base_dir
+
+
+class CommitAdapter(Protocol):
+    """Commits a version of `name` over the base `tiny`, with random weights from `seed`."""
+
+    def __call__(
+        self, name: str, method: str = "lora", *, seed: int = 0, prompt_format: str = "plain"
+    ) -> Any: ...
+
+
+@pytest.fixture
+def tiny_base(adz: Adz, tiny_base_dir: Path) -> Any:
+    """The record of the tiny base, known as `tiny` in the `home` of this test."""
+    from adapterhub.plugins import open_registry
+
+    added = adz("base", "add", "tiny", tiny_base_dir)
+    assert added.code == 0, added.err
+    return open_registry().base("tiny")
+
+
+@pytest.fixture
+def commit_adapter(tiny_base: Any, tmp_path: Path) -> CommitAdapter:
+    """Makes adapters of any method that change what `tiny` writes, without training."""
+    import torch
+
+    from adapterhub import specs
+    from adapterhub.manifest import BaseLink, Manifest
+    from adapterhub.models import load_base
+    from adapterhub.plugins import load_plugins, open_registry
+
+    def commit(
+        name: str, method: str = "lora", *, seed: int = 0, prompt_format: str = "plain"
+    ) -> Any:
+        plugins = load_plugins()
+        component = plugins.get(specs.Method, method)
+        attached = plugins.load_implementation(component)()
+        options = plugins.load_options(component)()
+        torch.manual_seed(seed)
+        model = attached.attach(load_base(tiny_base), options, prepared=False)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter), alpha=0.3)
+        payload = tmp_path / f"payload-{name}-{method}-{seed}"
+        attached.save(model, payload)
+        link = BaseLink(status="recorded", name="tiny", digests=tiny_base.digests)
+        manifest = Manifest(
+            name=name,
+            method=method,
+            storage=component.storage,
+            made_by="train",
+            base=link,
+            prompt_format=prompt_format,  # type: ignore[arg-type]
+        )
+        return open_registry().commit(manifest, payload)
+
+    return commit
