@@ -7,13 +7,13 @@ duplicate keys and names like `../x`).
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapterhub.bases.strict_json import parse_object
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 
 # Bits of an element, from safetensors' Dtype.
@@ -94,36 +94,13 @@ def _refuse(path: Path, reason: str) -> AdzError:
     )
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An `object_pairs_hook` that raises ValueError for a key that is there twice."""
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key[:80]!r} is there twice")
-        result[key] = value
-    return result
-
-
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     if not raw.startswith(b"{"):
         raise _refuse(path, "its header is not a JSON object")
     try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=unique_keys,
-            parse_constant=_no_constant,
-            parse_int=_natural,
-        )
-    # ValueError covers malformed JSON and UTF-8; deep nesting ends in RecursionError.
-    except (ValueError, RecursionError) as error:
+        return parse_object(raw, parse_int=_natural)
+    except ValueError as error:
         raise _refuse(path, f"its header: {str(error)[:200]}") from error
-    if not isinstance(value, dict):
-        raise _refuse(path, "its header is not a JSON object")
-    return value
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _natural(text: str) -> int:

@@ -1,11 +1,76 @@
-"""What every payload must pass before it is stored."""
+"""What every payload must pass before it is stored: trained, merged and imported ones alike.
+
+A refusal names the file, the rule and what to do. The files here, the configuration in
+gates_config.py and gates_patterns.py, the tensors in gates_tensors.py.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
+from adapterhub.bases.adapter_files import CONFIG, PAYLOAD, README, WEIGHTS
+from adapterhub.bases.modules import BaseModules
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseRecord, Manifest
+from adapterhub_registry.gates_config import check_config
+from adapterhub_registry.gates_tensors import check_tensors
+
+MAX_FILES = 64
+MAX_BYTES = 4 * 2**30
+MAX_README = 2**20
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z")
 
 
 def check_payload(directory: Path, manifest: Manifest, base: BaseRecord | None) -> None:
-    """Refuse (exit code 3) what may not be stored."""
+    """Refuse a payload that may not be stored, with an AdzError (exit code 3).
+
+    directory: the payload's files. base: the record of the manifest's base; None where it is
+    not known, and then the tensors are not compared with a base.
+    """
+    _check_files(directory)
+    config = check_config(directory / CONFIG, manifest.storage)
+    modules = BaseModules.read(base) if base else None
+    check_tensors(directory / WEIGHTS, config, manifest, base.name if base else "", modules)
+
+
+def _check_files(directory: Path) -> None:
+    """An allowlist of plain files, bounded in number and size."""
+    entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    if len(entries) > MAX_FILES:
+        raise _refuse(f"{len(entries)} files, at most {MAX_FILES} are stored")
+    for entry in entries:
+        if entry.is_symlink():
+            raise _refuse(f"{entry.name} is a symbolic link", "copy the file it points to")
+        if entry.name not in PAYLOAD:
+            raise _refuse(
+                f"{entry.name}: {_unwanted(entry.name)}",
+                f"leave only {WEIGHTS}, {CONFIG} and {README}",
+            )
+        if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+            raise _refuse(f"{entry.name} is not a plain file")
+    sizes = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
+    if sum(sizes.values()) > MAX_BYTES:
+        raise _refuse(f"{sum(sizes.values())} bytes, at most {MAX_BYTES} are stored")
+    if sizes.get(README, 0) > MAX_README:
+        raise _refuse(f"{README} has {sizes[README]} bytes, at most {MAX_README} are stored")
+    for name in (WEIGHTS, CONFIG):
+        if name not in sizes:
+            raise _refuse(
+                f"there is no {name}", "save the adapter as safetensors with its configuration"
+            )
+
+
+def _unwanted(name: str) -> str:
+    if name.endswith(_PICKLES):
+        return "a pickle can run code when it is loaded; only safetensors are stored"
+    if name.endswith(_ARCHIVES):
+        return "archives are not unpacked"
+    return "no file that an adapter consists of"
+
+
+def _refuse(reason: str, hint: str = "") -> AdzError:
+    return AdzError(f"the adapter is refused: {reason}", hint, exit_code=EXIT_VERIFICATION)

@@ -1,0 +1,38 @@
+"""The files of an adapter as PEFT writes them, and the facts that listings show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adapterhub.bases.headers import read_header
+from adapterhub.bases.modules import split_key
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+README = "README.md"
+PAYLOAD = (CONFIG, WEIGHTS, README)
+"""All that is stored of an adapter; the README may be missing."""
+
+
+def adapter_facts(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """`rank` (the largest), `alpha`, `modules` (how many are adapted), `parameters` and the
+    commonest `dtype`, from the header of the weights and the configuration."""
+    tensors = read_header(directory / WEIGHTS)
+    keys = [key for name in tensors if (key := split_key(name)) is not None]
+    ranks = [
+        info.shape[0]
+        for name, info in tensors.items()
+        if name.removesuffix(".weight").endswith(".lora_A") and info.shape
+    ]
+    dtypes = Counter(info.dtype for info in tensors.values())
+    facts = {
+        "rank": max(ranks, default=None),
+        "alpha": config.get("lora_alpha"),
+        "modules": len({key.module for key in keys}) or None,
+        "parameters": sum(info.elements for info in tensors.values()),
+        "dtype": dtypes.most_common(1)[0][0] if dtypes else None,
+    }
+    return {key: value for key, value in facts.items() if value is not None}

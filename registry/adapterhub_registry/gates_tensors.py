@@ -1,0 +1,161 @@
+"""The gate for `adapter_model.safetensors`: its header, its values, and that it fits its base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adapterhub.bases.headers import TensorInfo, read_header
+from adapterhub.bases.modules import AdapterKey, BaseModules, split_key
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
+from adapterhub.manifest import Manifest
+from adapterhub_registry.gates_fit import check_fit, check_prompt
+from adapterhub_registry.gates_patterns import uncovered
+from adapterhub_registry.gates_values import FLOATS, scan_values
+
+MAX_RANK = 512
+PROMPT_TYPES = frozenset({
+    "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING",
+})  # fmt: skip
+
+# Parameters whose modules are chosen by other options than target_modules.
+_UNTARGETED = ("adaption_", "token_adapter", "trainable_tokens_")
+
+# The two factors of a low-rank module, as LoRA, AdaLoRA and embeddings call them.
+_PAIRS = {
+    "lora_A.weight": "lora_B.weight",
+    "lora_A": "lora_B",
+    "lora_embedding_A": "lora_embedding_B",
+}
+
+
+def check_tensors(
+    path: Path,
+    config: Mapping[str, Any],
+    manifest: Manifest,
+    base_name: str,
+    modules: BaseModules | None,
+) -> None:
+    """Raise AdzError (exit code 3) for tensors that may not be stored.
+
+    config: the adapter's configuration. modules: those of its base, called `base_name` in
+    messages; None where the base is not known.
+    """
+    tensors = read_header(path)
+    if not tensors:
+        raise refuse("it holds no tensor", "was the adapter saved while it was not attached?")
+    for name, info in tensors.items():
+        if info.dtype not in FLOATS:
+            raise refuse(f"tensor {name} is {info.dtype}", "save it as F32, F16 or BF16")
+    if manifest.storage == "own":
+        scan_values(path, tensors)
+        return
+    if config["peft_type"] in PROMPT_TYPES:
+        _report(check_prompt(tensors, config, modules))
+        scan_values(path, tensors)
+        return
+    keys = {name: key for name in tensors if (key := _taken_apart(name)) is not None}
+    _report(_check_ranks(tensors, config))
+    _report(_check_targets(keys, config))
+    if modules is not None:
+        _report(check_fit(tensors, keys, config, base_name, modules))
+    zeros = scan_values(path, tensors)
+    if manifest.made_by == "import":
+        _report(_check_effect(tensors, zeros))
+
+
+def refuse(reason: str, hint: str = "") -> AdzError:
+    """A refusal of the weights (exit code 3)."""
+    return AdzError(
+        f"adapter_model.safetensors is refused: {reason}", hint, exit_code=EXIT_VERIFICATION
+    )
+
+
+def _report(problem: tuple[str, str] | None) -> None:
+    if problem is not None:
+        raise refuse(*problem)
+
+
+def _taken_apart(name: str) -> AdapterKey | None:
+    """None for what the modules of a method share, such as VeRA's `base_model.vera_A`."""
+    key = split_key(name)
+    if key is not None:
+        return key
+    shared = split_key("base_model.model." + name.removeprefix("base_model."))
+    if name.startswith("base_model.") and shared and shared.added and not shared.module:
+        return None
+    raise refuse(
+        f"tensor {name} is not below base_model.model.",
+        "PEFT would ignore it: save the adapter with PEFT's save_pretrained",
+    )
+
+
+def _check_ranks(
+    tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    pattern = config.get("rank_pattern") or {}
+    # AdaLoRA prunes each module to a rank of its own.
+    allowed = {config["r"], *pattern.values()} if config["peft_type"] == "LORA" else None
+    # One pair of factors serves all experts of a layer there.
+    stacked = bool(config.get("target_parameters"))
+    for name, info in tensors.items():
+        suffix = next((s for s in (*_PAIRS, *_PAIRS.values()) if name.endswith(f".{s}")), None)
+        if suffix is None:
+            continue
+        partner = _partner(name, suffix)
+        if partner not in tensors:
+            return f"tensor {name} has no {partner.rpartition('.lora_')[2]} beside it", ""
+        if suffix not in _PAIRS:
+            continue
+        other = tensors[partner].shape
+        if len(info.shape) < 2 or len(other) < 2 or info.shape[0] != other[1]:
+            return f"the ranks of {name} {info.shape} and its partner {other} differ", ""
+        rank = info.shape[0]
+        if rank > MAX_RANK and not stacked:
+            return f"{name} has rank {rank}, at most {MAX_RANK} are served", ""
+        if allowed is not None and rank not in allowed and not stacked:
+            return f"{name} has rank {rank}, adapter_config.json says {config['r']}", ""
+    return None
+
+
+def _partner(name: str, suffix: str) -> str:
+    other = _PAIRS.get(suffix) or next(a for a, b in _PAIRS.items() if b == suffix)
+    return name.removesuffix(suffix) + other
+
+
+def _check_targets(
+    keys: Mapping[str, AdapterKey], config: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """PEFT adapts what target_modules names and silently drops the weights of the rest."""
+    if config.get("target_parameters"):
+        return None
+    adapted = {
+        key.module
+        for key in keys.values()
+        if key.added and not key.parameter.startswith(_UNTARGETED)
+    }
+    missing = uncovered(config.get("target_modules"), sorted(adapted))
+    if missing:
+        return (
+            f"target_modules in adapter_config.json leaves out {missing[0]} "
+            f"({len(missing)} of {len(adapted)} modules)",
+            "PEFT would silently drop their weights",
+        )
+    return None
+
+
+def _check_effect(tensors: Mapping[str, TensorInfo], zeros: set[str]) -> tuple[str, str] | None:
+    """An adapter whose low-rank products are all zero, and that has nothing else, does nothing."""
+    products = [
+        (name, _partner(name, suffix))
+        for name in tensors
+        for suffix in _PAIRS
+        if name.endswith(f".{suffix}")
+    ]
+    in_products = {name for pair in products for name in pair}
+    if not products or in_products != set(tensors):
+        return None
+    if all(a in zeros or b in zeros for a, b in products):
+        return "every lora_B is zero: the adapter changes nothing", "was it saved untrained?"
+    return None
