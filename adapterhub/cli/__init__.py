@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "export": "Write a version as a plain directory.",
     "gc": "Free the space of removed versions.",
     "fsck": "Verify every file, manifest and alias.",
+    "serve": "Serve a base and its adapters over the OpenAI API.",
     "plugins": "Show what came from which plugin.",
     "doctor": "Show what is installed, what is wrong and what to do.",
 }

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""vLLM as an engine: `adz serve` starts its OpenAI server with this package inside."""

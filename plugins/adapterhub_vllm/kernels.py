@@ -1,0 +1,48 @@
+"""Puts our CPU LoRA kernels in the place of vLLM's."""
+
+from __future__ import annotations
+
+from adapterhub_vllm.contract import check_signatures
+
+
+def install() -> None:
+    """Name our wrapper as the platform's, after checking what it overrides. Raises AdzError.
+
+    Nothing happens where the platform is not a CPU: vLLM's kernels for GPUs are right.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    check_signatures(
+        {
+            PunicaWrapperCPU.__init__: (
+                "self", "max_num_batched_tokens", "max_batches", "device", "kwargs",
+            ),
+            PunicaWrapperCPU.update_metadata: (
+                "self", "mapping", "lora_index_to_id", "max_loras", "vocab_size", "kwargs",
+            ),
+            PunicaWrapperCPU.add_shrink: ("self", "y", "x", "lora_a_stacked", "scale", "kwargs"),
+            PunicaWrapperCPU.add_expand: (
+                "self", "y", "x", "lora_b_stacked", "output_slices", "offset_start",
+                "add_inputs", "kwargs",
+            ),
+            PunicaWrapperCPU.add_lora_embedding: (
+                "self", "y", "x", "lora_b_stacked", "add_inputs", "kwargs",
+            ),
+            PunicaWrapperCPU.add_lora_linear: (
+                "self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "output_slices",
+                "buffer", "kwargs",
+            ),
+            PunicaWrapperCPU.add_lora_logits: (
+                "self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "buffer",
+                "kwargs",
+            ),
+        }
+    )  # fmt: skip
+    platform = type(current_platform)
+    platform.get_punica_wrapper = classmethod(
+        lambda cls: "adapterhub_vllm.cpu_lora.GroupedPunicaWrapper"
+    )

@@ -1,0 +1,124 @@
+"""The command line and the environment of the vLLM that `adz serve` starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from adapterhub.errors import usage_error
+from adapterhub.manifest import BaseRecord
+from adapterhub.models import cpu_has_bf16
+from adapterhub.protocols import ServeSettings
+from adapterhub_vllm.machine import cache_gigabytes, cores_to_bind
+from adapterhub_vllm.settings import ServerSettings
+
+PLUGIN = "adapterhub"
+"""Our name in vLLM's entry-point group, for a user's VLLM_PLUGINS."""
+
+_CPU_CONTEXT = 2048
+
+# What adz serve itself decides, and what would let a client or a base run code.
+_OURS = {
+    "--model": "name the base: adz serve BASE",
+    "--host": "adz serve --host",
+    "--port": "adz serve --port",
+    "--api-key": "adz serve --api-key",
+    "--dtype": "adz serve --dtype",
+    "--max-model-len": "adz serve --max-context",
+    "--max-lora-rank": "adz serve --max-rank",
+    "--max-loras": "adz serve --max-resident",
+    "--served-model-name": "the base answers under its name in the registry",
+    "--enable-lora": "it is always on",
+    "--no-enable-lora": "adapters are what this server is for",
+    "--lora-modules": "commit the adapter: adz import",
+    "--default-mm-loras": "a request names its adapter",
+    "--trust-remote-code": "a base may not bring code",
+    "--middleware": "it would run outside the check of API keys",
+}
+_SEVERAL_WORKERS = ("--tensor-parallel", "-tp", "--pipeline-parallel", "-pp", "--data-parallel",
+                    "-dp")  # fmt: skip
+
+
+def command_line(
+    settings: ServeSettings, base: BaseRecord, max_rank: int, *, on_cpu: bool
+) -> list[str]:
+    """What to run. Raises a usage error for a flag of vLLM's that adz serve sets itself."""
+    _check_extra(settings.extra)
+    resident = settings.max_resident
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+        "--model", base.path,
+        "--served-model-name", base.name,
+        "--host", settings.host,
+        "--port", str(settings.port),
+        "--runner", "generate",
+        "--enable-lora",
+        "--max-lora-rank", str(max_rank),
+        "--max-loras", str(resident),
+        "--max-cpu-loras", str(4 * resident),
+        "--dtype", _dtype(settings.dtype, on_cpu),
+        "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+    context = settings.max_context or (_default_context(base) if on_cpu else None)
+    if context:
+        command += ["--max-model-len", str(context)]
+    return [*command, *settings.extra]
+
+
+def environment(
+    settings: ServeSettings, server: ServerSettings, given: Mapping[str, str], *, on_cpu: bool
+) -> dict[str, str]:
+    """`given` (the user's environment) with ours in it."""
+    result = {
+        **given,
+        **server.to_environment(),
+        # The base lies on this machine, and adapters come from the registry.
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+        "VLLM_SERVER_DEV_MODE": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    # An allowlist stays in force, with our plugin added.
+    if "VLLM_PLUGINS" in given:
+        names = [name for name in given["VLLM_PLUGINS"].split(",") if name]
+        result["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*names, PLUGIN]))
+    # In the environment, since a command line can be read by every user of the machine.
+    result.pop("VLLM_API_KEY", None)
+    if settings.api_key:
+        result["VLLM_API_KEY"] = settings.api_key
+    if on_cpu:
+        result.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cache_gigabytes()))
+        cores = cores_to_bind()
+        if cores and not any(flag.startswith(_SEVERAL_WORKERS) for flag in settings.extra):
+            result.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
+    return result
+
+
+def current_environment() -> dict[str, str]:
+    """A copy of this process's environment."""
+    return dict(os.environ)
+
+
+def _dtype(asked: str, on_cpu: bool) -> str:
+    # Without instructions for it, bfloat16 is 1.6 times slower than float32.
+    return "float32" if asked == "auto" and on_cpu and not cpu_has_bf16() else asked
+
+
+def _default_context(base: BaseRecord) -> int:
+    """Tokens of prompt and answer together: small, as the KV cache of a CPU server is."""
+    config = json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8"))
+    longest = config.get("max_position_embeddings") or _CPU_CONTEXT
+    return min(int(longest), _CPU_CONTEXT)
+
+
+def _check_extra(extra: tuple[str, ...]) -> None:
+    for argument in extra:
+        if argument.startswith("-"):
+            flag = argument.partition("=")[0].replace("_", "-")
+            reason = next((_OURS[name] for name in _OURS if flag in (name, name + ".")), None)
+            if reason:
+                raise usage_error(f"{flag} cannot be given to vLLM here", reason)

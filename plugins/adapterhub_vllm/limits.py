@@ -1,0 +1,99 @@
+"""What vLLM can serve: LoRA up to a rank, without the features that it ignores or refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adapterhub import specs
+from adapterhub.bases.headers import read_header
+from adapterhub.manifest import BaseRecord, Version
+from adapterhub.plugins import load_plugins
+from adapterhub.serve.models import why_not_servable
+
+LEGAL_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+DEFAULT_RANK = 16
+
+_TENSOR = re.compile(r"base_model\.model\..+\.lora_(A|B|embedding_A|embedding_B)(\.weight)?")
+
+# From lora/peft_helper.py: what changes the adapter's meaning and is not implemented there.
+# The last two are read by nobody in vLLM, which would silently leave them out.
+_FEATURES = {
+    "use_dora": "DoRA",
+    "lora_bias": "a bias in its factors",
+    "modules_to_save": "fully trained modules (modules_to_save)",
+    "alora_invocation_tokens": "invocation tokens (aLoRA)",
+    "layer_replication": "replicated layers",
+    "use_bdlora": "block-diagonal factors",
+    "use_qalora": "QALoRA",
+    "trainable_token_indices": "trained token embeddings",
+    "arrow_config": "Arrow routing",
+}
+_PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+
+
+def why_not_vllm(version: Version, base: BaseRecord, max_rank: int) -> str | None:
+    """Why vLLM does not serve a version, as far as its manifest tells; None when it does."""
+    reason = why_not_servable(version, base)
+    if reason:
+        return reason
+    method = load_plugins().components(specs.Method).get(version.manifest.method)
+    if method is None or not method.vllm:
+        return (
+            f"vLLM cannot serve {version.reference}: its method is {version.manifest.method}; "
+            "use adz serve --engine transformers"
+        )
+    return _why_not_rank(version, int(version.manifest.adapter.get("rank") or 0), max_rank)
+
+
+def why_not_files(version: Version, directory: Path, max_rank: int) -> str | None:
+    """Why vLLM would refuse the adapter in `directory`, or silently leave a part of it out."""
+    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    feature = _unsupported(config)
+    if feature:
+        return f"vLLM cannot serve {version.reference}: it has {feature}"
+    ranks = [int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]
+    reason = _why_not_rank(version, max(ranks), max_rank)
+    if reason:
+        return reason
+    names = read_header(directory / "adapter_model.safetensors")
+    strange = next((name for name in names if not _TENSOR.fullmatch(name)), None)
+    return (
+        f"vLLM would leave out {strange} of {version.reference}, which is not a LoRA factor"
+        if strange
+        else None
+    )
+
+
+def smallest_legal_rank(ranks: Iterable[int]) -> int:
+    """The smallest rank that vLLM allows and that holds all of `ranks`; larger ones are left
+    out. Every slot is padded to it."""
+    servable = [rank for rank in ranks if rank <= LEGAL_RANKS[-1]]
+    wanted = max(servable, default=DEFAULT_RANK)
+    return next(legal for legal in LEGAL_RANKS if legal >= wanted)
+
+
+def _unsupported(config: Mapping[str, Any]) -> str | None:
+    for key, words in _FEATURES.items():
+        if config.get(key):
+            return words
+    if config.get("bias", "none") != "none":
+        return "trained biases"
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
+        return f"a changed base (init_lora_weights {init}); convert it to plain LoRA with PEFT"
+    return None
+
+
+def _why_not_rank(version: Version, rank: int, max_rank: int) -> str | None:
+    if rank <= max_rank:
+        return None
+    if rank > LEGAL_RANKS[-1]:
+        return f"vLLM cannot serve {version.reference}: rank {rank}, at most {LEGAL_RANKS[-1]}"
+    return (
+        f"{version.reference} has rank {rank}, this server takes up to {max_rank}: "
+        f"restart it with --max-rank {smallest_legal_rank([rank])}"
+    )

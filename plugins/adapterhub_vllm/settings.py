@@ -1,0 +1,30 @@
+"""What `adz serve` tells the vLLM that it starts: one environment variable.
+
+Where it is missing, everything of ours inside vLLM stays inert.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+VARIABLE = "ADAPTERHUB_VLLM"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`base` is a name in the registry, `max_rank` the rank that slots are padded to."""
+
+    base: str
+    max_rank: int
+
+    def to_environment(self) -> dict[str, str]:
+        """The variable for the child's environment."""
+        return {VARIABLE: json.dumps(asdict(self))}
+
+
+def read_settings() -> ServerSettings | None:
+    """The settings of this process, None where `adz serve` did not start it."""
+    text = os.environ.get(VARIABLE)
+    return ServerSettings(**json.loads(text)) if text else None
