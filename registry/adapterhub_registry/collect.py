@@ -28,13 +28,13 @@ def collect(registry: LocalRegistry, *, dry_run: bool, grace_seconds: float) -> 
 
     Needed are the blobs of live versions, of versions removed within the grace period, and
     every manifest: history outlives the files. What is younger than the grace period stays,
-    whatever it is: a process may be about to need it.
+    and so does what a running process is staging, however long that takes.
     """
     cutoff = time.time() - grace_seconds
     with registry.database.changing() as change:
         blobs, recent = _unneeded_blobs(registry, change.connection, cutoff)
         views = list(_unneeded_views(registry, change.connection, cutoff))
-        abandoned = [p for p in registry.ingest.iterdir() if p.stat().st_mtime < cutoff]
+        abandoned = [path for path in registry.ingest.iterdir() if _is_abandoned(path, cutoff)]
         size = sum(_size(path) for path in [*blobs, *views, *abandoned])
         if not dry_run:
             for path in [*blobs, *views, *abandoned]:
@@ -64,6 +64,11 @@ def _unneeded_views(
     for path in registry.views.directory.iterdir():
         if path.stem not in kept and path.stat().st_mtime < cutoff:
             yield path
+
+
+def _is_abandoned(path: Path, cutoff: float) -> bool:
+    with disk.lease(path) as free:
+        return free and path.stat().st_mtime < cutoff
 
 
 def _size(path: Path) -> int:

@@ -100,6 +100,27 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
+def lease(path: Path) -> Iterator[bool]:
+    """Hold a directory for the length of the block, or yield False when a process holds it or
+    it is gone. A killed process holds nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # It may have been moved away between the two calls.
+        held = path.exists()
+    except BlockingIOError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield

@@ -6,14 +6,16 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from adapterhub.bases.digests import hash_file
+from adapterhub.bases.digests import compute_digests, explain_difference, hash_file
+from adapterhub.errors import AdzError
 from adapterhub.manifest import Manifest, Version, payload_digest, sha256_of
 from adapterhub.protocols import Finding
-from adapterhub_registry import lookup
+from adapterhub_registry import bases, lookup
 from adapterhub_registry.tables import facts, needs
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def check(registry: LocalRegistry) -> Iterator[Finding]:
         yield from _check_numbers(connection)
         yield from _check_aliases(connection)
         yield from _check_manifests(registry, connection)
+        yield from _check_bases(connection)
     yield from _check_blobs(registry)
     yield from _check_views(registry)
 
@@ -104,6 +107,23 @@ def _manifest_problem(
     if known != needs(row["digest"], row["body"], manifest):
         return "the database has other files for it"
     return None
+
+
+def _check_bases(connection: sqlite3.Connection) -> Iterator[Finding]:
+    for record in bases.read(connection).values():
+        rows = connection.execute(
+            "SELECT name, number FROM versions WHERE weights = ? AND state = 'live'",
+            (record.digests.weights,),
+        )
+        versions = tuple(f"{row['name']}@{row['number']}" for row in rows)
+        try:
+            differing = explain_difference(record.digests, compute_digests(Path(record.path)))
+        except (AdzError, OSError) as error:
+            yield Finding(f"base {record.name}", str(error), versions)
+            continue
+        if differing:
+            parts = ", ".join(differing)
+            yield Finding(f"base {record.name}", f"it changed on the disk: {parts}", versions)
 
 
 def _check_blobs(registry: LocalRegistry) -> Iterator[Finding]:

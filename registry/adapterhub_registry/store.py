@@ -7,7 +7,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,10 +244,15 @@ class LocalRegistry:
     def _staging(self) -> Iterator[Path]:
         directory = self.ingest / uuid.uuid4().hex
         disk.make_directory(directory)
-        try:
-            yield directory
-        finally:
-            disk.remove(directory)
+        with disk.lease(directory) as held:
+            if not held:
+                raise AdzError(f"{directory} was deleted by 'adz gc'", "try again")
+            try:
+                yield directory
+            finally:
+                # What cannot be deleted now, `collect` deletes; a finished commit stays finished.
+                with suppress(OSError):
+                    disk.remove(directory)
 
     def _add_version(self, draft: Manifest, staging: Path) -> Version:
         # The blobs move in under the write lock, so `collect` cannot take one in between.
