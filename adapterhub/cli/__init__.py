@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "log": "Show the history of an adapter.",
     "tag": "Point an alias at a version.",
     "rm": "Remove a version, or all of an adapter.",
+    "import": "Store a copy of an adapter that was made elsewhere.",
     "export": "Write a version as a plain directory.",
     "gc": "Free the space of removed versions.",
     "fsck": "Verify every file, manifest and alias.",

@@ -1,0 +1,1 @@
+"""Importing adapters that were made elsewhere: pipeline.py, and what it reads."""
