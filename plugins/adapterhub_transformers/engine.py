@@ -1,0 +1,80 @@
+"""Starting and stopping the server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from adapterhub.errors import EXIT_OK, usage_error
+from adapterhub.models import compute_device, load_base, load_tokenizer
+from adapterhub.plugins import open_registry
+from adapterhub.protocols import Progress, ServeSettings
+from adapterhub.serve.address import api_url
+from adapterhub_transformers.api import create_app
+from adapterhub_transformers.service import Service
+from adapterhub_transformers.worker import Worker
+
+# How long SIGTERM or Ctrl-C waits for the answers that are being written.
+_DRAIN_SECONDS = 20
+
+
+class TransformersEngine:
+    """Serves a base and its adapters over the OpenAI API from this process."""
+
+    def serve(self, settings: ServeSettings, progress: Progress) -> int:
+        """See `protocols.Engine`."""
+        if settings.extra:
+            raise usage_error(
+                f"the transformers engine has no flags of its own: {' '.join(settings.extra)}"
+            )
+        with _bind(settings.host, settings.port) as listener:
+            service = load_service(settings, progress)
+            url = api_url(settings.host, listener.getsockname()[1])
+            config = uvicorn.Config(
+                create_app(service, settings.api_key),
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=_DRAIN_SECONDS,
+            )
+            try:
+                _Server(config, lambda: settings.ready(url)).run(sockets=[listener])
+            finally:
+                service.worker.stop()
+        return EXIT_OK
+
+
+class _Server(uvicorn.Server):  # type: ignore[misc]
+    """Says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._ready()
+
+
+def load_service(settings: ServeSettings, progress: Progress) -> Service:
+    """Load the base and start the thread that runs it."""
+    registry = open_registry()
+    base = registry.base(settings.base)
+    with progress.task(f"Loading {base.name}", None):
+        model = load_base(base, dtype=settings.dtype).to(compute_device())
+        tokenizer = load_tokenizer(base)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    lengths = [length for length in (settings.max_context, longest) if length]
+    if not lengths:
+        raise usage_error(f"{base.name} does not say how long its context is", "give --max-context")
+    worker = Worker(registry, model, tokenizer, max_resident=settings.max_resident)
+    return Service(registry, base, tokenizer, worker, min(lengths), progress)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """The address, taken before the base is loaded; clients are refused until uvicorn listens."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener

@@ -1,0 +1,116 @@
+"""What is served: which version a request means, its prompt as tokens, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from adapterhub import specs
+from adapterhub.data import encode_prompt, render
+from adapterhub.data.prompt import PromptFormat
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
+from adapterhub.manifest import BaseRecord, Version
+from adapterhub.plugins import load_plugins
+from adapterhub.protocols import Example, Progress, Registry
+from adapterhub.serve.errors import RequestError
+from adapterhub.serve.models import list_models, resolve_model, why_not_servable
+from adapterhub_transformers.worker import Worker
+
+OWNER = "adapterhub"
+"""`owned_by` in `/v1/models`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`context` is the number of tokens that prompt and answer may have together."""
+
+    registry: Registry
+    base: BaseRecord
+    tokenizer: Any
+    worker: Worker
+    context: int
+    progress: Progress
+    _warned: set[str] = field(default_factory=set)
+
+    def resolve(self, model: object, prompt_format: PromptFormat) -> Version | None:
+        """The version that answers now, None for the base; RequestError where none may."""
+        version = resolve_model(self.registry, self.base, model, self._why_not)
+        trained = version.manifest.prompt_format if version else None
+        if version and trained not in (None, prompt_format) and version.digest not in self._warned:
+            self._warned.add(version.digest)
+            self.progress.warn(
+                f"{version.reference} was trained with {trained} prompts and gets "
+                f"{prompt_format} ones"
+            )
+        return version
+
+    def cards(self) -> list[dict[str, Any]]:
+        """`/v1/models`: the base and every reference that would be answered now."""
+        return [
+            {
+                "id": served.id,
+                "object": "model",
+                "created": 0,
+                "owned_by": OWNER,
+                "root": served.version.reference if served.version else self.base.name,
+                "parent": self.base.name if served.version else None,
+                "max_model_len": self.context,
+                "digest": served.version.digest if served.version else None,
+            }
+            for served in list_models(self.registry, self.base, self._why_not)
+        ]
+
+    def tokens_of_text(self, prompt: str | list[int]) -> list[int]:
+        """A completion's prompt; token ids are taken as they are."""
+        if isinstance(prompt, str):
+            return encode_prompt(prompt, self.tokenizer, "plain")
+        if not all(0 <= token < len(self.tokenizer) for token in prompt):
+            raise RequestError(
+                HTTPStatus.BAD_REQUEST,
+                f"a token id of the prompt is not in 0 to {len(self.tokenizer) - 1}",
+                "prompt",
+            )
+        return prompt
+
+    def tokens_of_chat(self, turns: Sequence[dict[str, str]]) -> list[int]:
+        """A chat, through the base's chat template, up to where the assistant answers."""
+        example = Example(messages=(*turns, {"role": "assistant", "content": ""}))
+        try:
+            text, _ = render(example, self.tokenizer, "chat")
+        except AdzError as error:
+            raise RequestError(HTTPStatus.BAD_REQUEST, error.message, "messages") from error
+        return encode_prompt(text, self.tokenizer, "chat")
+
+    def room(self, tokens: Sequence[int], asked: int | None, param: str) -> int:
+        """How many tokens the answer may have: `asked`, or all that fit. RequestError when
+        that many do not fit, or the prompt is empty."""
+        left = self.context - len(tokens)
+        if not tokens:
+            raise RequestError(HTTPStatus.BAD_REQUEST, "the prompt is empty", param)
+        if left < (asked or 1):
+            raise RequestError(
+                HTTPStatus.BAD_REQUEST,
+                f"the prompt has {len(tokens)} tokens and the answer {asked or 'at least 1'}, "
+                f"the context is {self.context}",
+                param,
+            )
+        return asked or left
+
+    def _why_not(self, version: Version) -> str | None:
+        reason = why_not_servable(version, self.base)
+        method = version.manifest.method
+        if reason is None and method not in load_plugins().components(specs.Method):
+            return f"no plugin here provides {method}, the method of {version.reference}"
+        return reason
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """What a client is told when its request failed inside: 422 for a version that is damaged."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, AdzError) and error.exit_code == EXIT_VERIFICATION:
+        return RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+    reason = str(error) if isinstance(error, AdzError) else type(error).__name__
+    return RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, reason, None)
