@@ -1,4 +1,4 @@
-"""TIES element by element against mergekit, and DARE and TIES against PEFT where these are right."""
+"""TIES element by element against mergekit, and against PEFT where it is right."""
 
 from __future__ import annotations
 
