@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 
 from adapterhub.manifest import BaseRecord, Manifest, canonical_json
@@ -70,7 +69,7 @@ def apply(connection: sqlite3.Connection, event: Event, manifest: bytes | None) 
         record = BaseRecord.model_validate(event.body)
         connection.execute(
             "INSERT OR REPLACE INTO bases VALUES (?, ?, ?)",
-            (event.name, record.digests.weights, json.dumps(event.body)),
+            (event.name, record.digests.weights, canonical_json(event.body).decode()),
         )
     elif event.action == "remove-base":
         connection.execute("DELETE FROM bases WHERE name = ?", (event.name,))

@@ -1,0 +1,76 @@
+"""Killed writers and many writers: nothing acknowledged is lost, numbers have no gap."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from adapterhub_registry.store import LocalRegistry
+
+KILLS = int(os.environ.get("ADZ_TEST_KILLS", "200"))
+DRIVER = Path(__file__).with_name("crash_driver.py")
+
+WRITER = """
+import sys
+from pathlib import Path
+from adapterhub.manifest import BaseLink, Manifest
+from adapterhub_registry.store import LocalRegistry
+
+registry = LocalRegistry(Path(sys.argv[1]))
+manifest = Manifest(name="sql", method="lora", made_by="import", base=BaseLink(status="unknown"))
+for _ in range(int(sys.argv[3])):
+    print(registry.commit(manifest, Path(sys.argv[2])).number)
+"""
+
+
+def test_kills_lose_nothing_that_was_acknowledged(home: Path, make_payload: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, DRIVER, home, make_payload(), str(KILLS), "1"],
+        capture_output=True, text=True, check=False, timeout=300 + KILLS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    acknowledged = json.loads(done.stdout)
+    commits = {number: digest for kind, number, *rest in acknowledged if kind == "commit"
+               for digest in rest}  # fmt: skip
+    tags = [number for kind, number, *_ in acknowledged if kind == "tag"]
+    registry = LocalRegistry(home)
+    # Kills that hit no commit half-way would prove nothing.
+    assert len(list(registry.ingest.iterdir())) > KILLS / 10
+    assert len(commits) > KILLS / 10
+
+    assert not list(registry.check())
+    versions = {v.number: v.digest for v in registry.versions("sql")}
+    assert sorted(versions) == list(range(1, len(versions) + 1))
+    assert {number: versions.get(number) for number in commits} == commits
+    moves = [e.version for e in registry.log("sql") if e.action == "tag"]
+    assert Counter(tags) - Counter(moves) == Counter()
+    assert registry.resolve("sql@prod").number == moves[-1]
+    registry.path(registry.resolve("sql"))
+
+    registry.database.path.unlink()
+    rebuilt = {v.number: v.digest for v in LocalRegistry(home).versions("sql")}
+    # The last change may have been written down but not committed when it was killed.
+    assert rebuilt.items() >= versions.items()
+    assert len(rebuilt) <= len(versions) + 1
+
+
+def test_eight_writers_get_gapless_unique_numbers(home: Path, make_payload: Any) -> None:
+    command = [sys.executable, "-c", WRITER, str(home), str(make_payload()), "5"]
+    writers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
+    numbers = []
+    for writer in writers:
+        out, err = writer.communicate(timeout=120)
+        assert writer.returncode == 0, err
+        numbers += [int(line) for line in out.split()]
+    assert sorted(numbers) == list(range(1, 41))
+    registry = LocalRegistry(home)
+    assert [v.number for v in registry.versions("sql")] == list(range(1, 41))
+    assert not list(registry.check())
