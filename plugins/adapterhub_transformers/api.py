@@ -15,12 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from adapterhub.errors import AdzError
 from adapterhub.generate import Continuation
 from adapterhub.manifest import Version
 from adapterhub.serve.errors import RequestError
 from adapterhub_transformers.requests import ChatRequest, CompletionRequest, GenerationRequest
 from adapterhub_transformers.responses import Reply, completion_logprobs
-from adapterhub_transformers.service import Service, as_request_error
+from adapterhub_transformers.service import Service
 from adapterhub_transformers.worker import Job
 
 # OpenAI's own default for completions; a chat may use the whole context.
@@ -31,7 +32,7 @@ _POLL_SECONDS = 0.5
 def create_app(service: Service, api_key: str | None) -> FastAPI:
     """The application; with `api_key` every route asks for it."""
     app = FastAPI(openapi_url=None)
-    _answer_errors(app)
+    _answer_errors(app, service)
     if api_key is not None:
         _require_key(app, api_key)
 
@@ -137,7 +138,7 @@ async def _stream(
         yield "data: [DONE]\n\n"
     # The status line is gone already, so an error is an event too.
     except Exception as error:
-        yield _event(as_request_error(error).body())
+        yield _event(service.refusal(error).body())
     finally:
         for job in jobs:
             job.abandon()
@@ -147,12 +148,13 @@ def _event(value: dict[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return _error(as_request_error(error))
+        return _error(service.refusal(error))
 
-    app.add_exception_handler(RequestError, failed)
+    for kind in (RequestError, AdzError):
+        app.add_exception_handler(kind, failed)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:

@@ -88,7 +88,8 @@ def completion_logprobs(answer: Continuation, tokenizer: Any) -> dict[str, Any]:
         "tokens": tokens,
         "token_logprobs": [score.logprob for score in answer.scores],
         "top_logprobs": [
-            {_text(tokenizer, token): value for token, value in score.top}
+            # Tokens that are half a character share a text; the likeliest, which is first, stays.
+            {_text(tokenizer, token): value for token, value in reversed(score.top)}
             for score in answer.scores
         ],
         "text_offset": ends,

@@ -98,19 +98,20 @@ class Service:
             )
         return asked or left
 
+    def refusal(self, error: Exception) -> RequestError:
+        """What a client is told when its request failed inside; the rest is for the server's log,
+        since it may name files."""
+        if isinstance(error, RequestError):
+            return error
+        self.progress.warn(f"{type(error).__name__}: {error}")
+        damaged = isinstance(error, AdzError) and error.exit_code == EXIT_VERIFICATION
+        status = HTTPStatus.UNPROCESSABLE_ENTITY if damaged else HTTPStatus.INTERNAL_SERVER_ERROR
+        what = "this version is damaged" if damaged else "the request failed"
+        return RequestError(status, f"{what}, the server's log says how", None)
+
     def _why_not(self, version: Version) -> str | None:
         reason = why_not_servable(version, self.base)
         method = version.manifest.method
         if reason is None and method not in load_plugins().components(specs.Method):
             return f"no plugin here provides {method}, the method of {version.reference}"
         return reason
-
-
-def as_request_error(error: Exception) -> RequestError:
-    """What a client is told when its request failed inside: 422 for a version that is damaged."""
-    if isinstance(error, RequestError):
-        return error
-    if isinstance(error, AdzError) and error.exit_code == EXIT_VERIFICATION:
-        return RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
-    reason = str(error) if isinstance(error, AdzError) else type(error).__name__
-    return RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, reason, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import uvicorn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapterhub.cli.output import TerminalProgress
+from adapterhub.generate import generate
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import ServeSettings
 from adapterhub_transformers.api import create_app
@@ -232,21 +234,36 @@ def test_a_version_of_another_base_is_refused_with_the_reason(
     assert "alien" not in {card.id for card in running.client.models.list()}
 
 
-def test_an_adapter_that_breaks_harms_no_other(running: Running) -> None:
+def test_an_adapter_that_breaks_harms_no_other(running: Running, capsys: Any) -> None:
     broken = running.commit("broken", seed=3)
     running.commit("sql")
     weights = open_registry().path(broken) / "adapter_model.safetensors"
     weights.parent.chmod(0o755)
     weights.chmod(0o644)
     weights.write_bytes(b"\x00" * 32)
-    with pytest.raises(openai.APIStatusError) as caught:
+    with pytest.raises(openai.UnprocessableEntityError, match="damaged") as caught:
         running.complete("broken")
-    assert caught.value.status_code in (422, 500)
+    assert str(weights.parent.parent) not in caught.value.message
+    assert "broken@1 were changed by hand" in capsys.readouterr().err
     assert running.complete("sql").model == "sql@1"
 
 
-def test_a_client_that_goes_away_frees_the_worker(running: Running) -> None:
+def test_a_client_that_goes_away_frees_the_worker(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running.commit("a")
+    finished: list[str] = []
+
+    def slowly(*arguments: Any, on_text: Any, **options: Any) -> Any:
+        def tell(row: int, text: str) -> bool:
+            time.sleep(0.01)
+            return bool(on_text(row, text))
+
+        answers = generate(*arguments, on_text=tell, **options)
+        finished.extend(answer.finish for answer in answers)
+        return answers
+
+    monkeypatch.setattr("adapterhub_transformers.worker.generate", slowly)
     with pytest.raises(openai.APITimeoutError):
         running.client.with_options(timeout=0.2).completions.create(
             model="a", prompt=PROMPT, max_tokens=490, temperature=0
@@ -255,6 +272,7 @@ def test_a_client_that_goes_away_frees_the_worker(running: Running) -> None:
     next(iter(stream))
     stream.close()
     assert len(running.complete("tiny", max_tokens=2).choices) == 1
+    assert finished == ["abort", "abort", "length"]
 
 
 def test_every_route_asks_for_the_key(tiny_base: Any) -> None:
