@@ -10,17 +10,14 @@ from adapterhub.entry_points import OWN_DISTRIBUTION, EntryPoint
 MERGE_OPTIONS = frozenset(
     {
         "base",
-        "compat",
         "config",
         "density",
         "dry-run",
-        "force",
         "help",
         "json",
         "name",
         "option",
         "out",
-        "quiet",
         "rank",
         "rule",
         "seed",

@@ -12,12 +12,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from adapterhub.bases.adapter_files import CONFIG, WEIGHTS
+from adapterhub.bases.modules import PREFIX
 from adapterhub.errors import AdzError
 from adapterhub.protocols import Factors
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-PREFIX = "base_model.model."
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 

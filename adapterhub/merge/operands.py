@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapterhub.bases.choose import choose_base
-from adapterhub.bases.headers import BASE, read_header
+from adapterhub.bases.modules import BaseModules
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Version
 from adapterhub.merge.lora import LoraAdapter
@@ -23,11 +23,6 @@ class Operand:
     label: str
     directory: Path
     version: Version | None
-
-    @property
-    def base(self) -> BaseLink | None:
-        """What is known about its base; None for a directory."""
-        return self.version.manifest.base if self.version else None
 
 
 def find_operands(recipe: MergeRecipe, registry: Registry) -> list[Operand]:
@@ -45,33 +40,41 @@ def result_base(
 ) -> BaseLink:
     """The one base of all operands; an error that names the two that differ.
 
-    record: the base that is asserted for directories. Without one the result's base is unknown,
-    which is an error where it is `needed`: the registry keeps no such merge.
+    record: the base that is asserted for directories. Without one their base is unknown, and
+    then so is the result's, which is an error where it is `needed`: in the registry. A version
+    of unknown base is never merged.
     """
-    asserted = record and BaseLink(status="asserted", name=record.name, digests=record.digests)
-    links = [(operand.label, operand.base or asserted) for operand in operands]
-    known = [(label, link) for label, link in links if link and link.digests]
-    for label, link in known[1:]:
-        _compare(known[0][0], known[0][1], label, link)
-    if len(known) == len(links):
-        recorded = all(link.status == "recorded" for _, link in known)
-        first = known[0][1]
-        return first.model_copy(update={"status": "recorded" if recorded else "asserted"})
-    unknown = next(label for label, link in links if not (link and link.digests))
-    if needed:
-        raise usage_error(f"the base of {unknown} is not known", "give --base NAME, or --out DIR")
-    return BaseLink(status="unknown")
+    links = [(o.label, o.version.manifest.base) for o in operands if o.version]
+    for label, link in links:
+        if link.digests is None:
+            raise AdzError(f"the base of {label} is not known", "import it again with --base NAME")
+    directories = [operand.label for operand in operands if operand.version is None]
+    if record:
+        asserted = BaseLink(status="asserted", name=record.name, digests=record.digests)
+        links.append((f"--base {record.name}", asserted))
+    elif directories and needed:
+        raise usage_error(
+            f"the base of {directories[0]} is not known", "give --base NAME, or --out DIR"
+        )
+    for label, link in links[1:]:
+        _compare(*links[0], label, link)
+    if directories and not record:
+        return BaseLink(status="unknown")
+    statuses = {link.status for _, link in links}
+    return links[0][1].model_copy(
+        update={"status": "recorded" if statuses == {"recorded"} else "asserted"}
+    )
 
 
 def check_shapes(adapter: LoraAdapter, record: BaseRecord) -> None:
     """Raise AdzError where a module of `adapter` is not in the base, or has another shape."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(Path(record.path).glob("*.safetensors")):
-        shapes.update({name: info.shape for name, info in read_header(file, BASE).items()})
+    base = BaseModules.read(record)
     transposed = bool(adapter.config.get("fan_in_fan_out"))
     for module, (_, m, n) in adapter.modules.items():
-        found = shapes.get(f"{module}.weight")
-        if found != ((n, m) if transposed else (m, n)):
+        found = base.weight_shape(module)
+        # A packed weight of a quantised base does not say the module's shape.
+        known = found is not None or module not in base
+        if known and found != ((n, m) if transposed else (m, n)):
             what = " x ".join(map(str, found)) if found else "not there"
             raise AdzError(
                 f"{adapter.label}: {module} is {m} x {n}, in the base {record.name} it is {what}",

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from adapterhub.bases.adapter_files import CONFIG, WEIGHTS
+from adapterhub.bases.modules import PREFIX
 from adapterhub.errors import AdzError
-from adapterhub.merge.lora import CONFIG, PREFIX, WEIGHTS, LoraAdapter
+from adapterhub.merge.lora import LoraAdapter
 from adapterhub.protocols import MergedModule
 
 
