@@ -157,5 +157,8 @@ def _check_effect(tensors: Mapping[str, TensorInfo], zeros: set[str]) -> tuple[s
     if not products or in_products != set(tensors):
         return None
     if all(a in zeros or b in zeros for a, b in products):
-        return "every lora_B is zero: the adapter changes nothing", "was it saved untrained?"
+        return (
+            "its low-rank products are all zero: the adapter changes nothing",
+            "was it saved untrained?",
+        )
     return None
