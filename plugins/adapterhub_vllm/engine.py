@@ -102,6 +102,8 @@ def _sigterm_raises() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        # Once is enough: a second one must not interrupt the stopping of vLLM.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise _TerminatedError
 
     previous = signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,145 @@
+"""Asking a server that speaks the OpenAI API, through the official client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from adapterhub.errors import AdzError
+from adapterhub.plugins import is_installed
+from adapterhub.protocols import Registry
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+PromptFormat = Literal["plain", "chat"]
+Message = Mapping[str, str]
+
+DEFAULT_URL = "http://127.0.0.1:8000/v1"
+
+_CONNECT_SECONDS = 10.0
+_ANSWER_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `model` says which version answered, `finish_reason` why it ended."""
+
+    model: str
+    text: str
+    finish_reason: str
+
+
+class Client:
+    """Asks one server. Every method raises AdzError when it does not answer or refuses."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        if not is_installed("openai"):
+            raise AdzError("'openai' is not installed", "pip install 'adapterhub[serve]'")
+        self.url = url
+        # The client insists on a key, a server without keys ignores it.
+        self._api_key = api_key or "none"
+
+    def ask(
+        self,
+        model: str,
+        prompt: str,
+        prompt_format: PromptFormat,
+        *,
+        max_tokens: int,
+        temperature: float,
+    ) -> Answer:
+        """The answer to one prompt."""
+        if prompt_format == "chat":
+            turn = {"role": "user", "content": prompt}
+            return join(self.chat(model, [turn], max_tokens=max_tokens, temperature=temperature))
+        with self._open() as client:
+            done = client.completions.create(
+                model=model, prompt=prompt, max_tokens=max_tokens, temperature=temperature
+            )
+        choice = done.choices[0]
+        return Answer(done.model, choice.text, choice.finish_reason)
+
+    def chat(
+        self, model: str, messages: Sequence[Message], *, max_tokens: int, temperature: float
+    ) -> Iterator[Answer]:
+        """Answer a chat, piece by piece; the text of the pieces together is the answer."""
+        with self._open() as client:
+            stream: Any = client.chat.completions.create(
+                model=model,
+                messages=messages,  # type: ignore[arg-type]
+                max_tokens=max_tokens,
+                temperature=temperature,
+                stream=True,
+            )
+            for chunk in stream:
+                for choice in chunk.choices:
+                    text = choice.delta.content or ""
+                    yield Answer(chunk.model, text, choice.finish_reason or "")
+
+    def is_there(self) -> bool:
+        """Whether anything answers at the URL, be it with a refusal."""
+        from openai import APIConnectionError, APIStatusError, OpenAI
+
+        client = OpenAI(
+            base_url=self.url, api_key=self._api_key, timeout=_CONNECT_SECONDS, max_retries=0
+        )
+        try:
+            with client:
+                client.models.list()
+        except APIConnectionError:
+            return False
+        except APIStatusError:
+            return True
+        return True
+
+    @contextmanager
+    def _open(self) -> Iterator[OpenAI]:
+        from openai import APIConnectionError, APIStatusError, OpenAI
+
+        client = OpenAI(
+            base_url=self.url, api_key=self._api_key, timeout=_ANSWER_SECONDS, max_retries=0
+        )
+        try:
+            with client:
+                yield client
+        except APIConnectionError as error:
+            reason = error.__cause__ or error
+            raise AdzError(
+                f"no server answers at {self.url}: {reason}", "start one: adz serve"
+            ) from error
+        except APIStatusError as error:
+            raise AdzError(f"the server answered {error.status_code}: {_message(error)}") from error
+
+
+def join(pieces: Iterable[Answer]) -> Answer:
+    """The whole answer of a stream."""
+    model, text, finish_reason = "", "", ""
+    for piece in pieces:
+        model, text = piece.model, text + piece.text
+        finish_reason = piece.finish_reason or finish_reason
+    return Answer(model, text, finish_reason)
+
+
+def prompt_format_of(registry: Registry, reference: str) -> PromptFormat | None:
+    """The format that an adapter was trained on; None for a base, or where it is not known.
+
+    Raises AdzError for a name that the registry does not know.
+    """
+    if any(base.name == reference for base in registry.bases()):
+        return None
+    return registry.resolve(reference).manifest.prompt_format
+
+
+def mismatch(reference: str, trained: PromptFormat | None, used: PromptFormat) -> str | None:
+    """A warning where a prompt has another format than the adapter was trained on."""
+    if trained is None or trained == used:
+        return None
+    return f"{reference} was trained on {trained} prompts and is asked with a {used} prompt"
+
+
+def _message(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return " ".join(str(body.get("message") or error).split())

@@ -1,0 +1,38 @@
+"""One answer in this process, where no server runs."""
+
+from __future__ import annotations
+
+from adapterhub.data import encode_prompt, render
+from adapterhub.errors import AdzError
+from adapterhub.evaluate.subjects import choose_subjects
+from adapterhub.generate import Sampling, generate, stop_tokens
+from adapterhub.models import compute_device, load_adapter, load_base, load_tokenizer
+from adapterhub.protocols import Example, Registry
+from adapterhub.serve.client import Answer, PromptFormat
+
+
+def answer_here(
+    registry: Registry,
+    reference: str,
+    prompt: str,
+    prompt_format: PromptFormat,
+    sampling: Sampling,
+) -> Answer:
+    """What the base or adapter `reference` answers. Raises AdzError, before the base is loaded,
+    for an unknown name or an adapter whose base is not known."""
+    base, subjects = choose_subjects(registry, [reference], None)
+    subject = subjects[-1]
+    tokenizer = load_tokenizer(base)
+    text = prompt
+    if prompt_format == "chat":
+        turns = ({"role": "user", "content": prompt}, {"role": "assistant", "content": ""})
+        text, _ = render(Example(messages=turns), tokenizer, "chat")
+    tokens = encode_prompt(text, tokenizer, prompt_format)
+    if not tokens:
+        raise AdzError("the prompt is empty")
+    loaded = load_base(base).to(compute_device())
+    stop_ids = stop_tokens(loaded, tokenizer)
+    version = subject.version
+    model = load_adapter(loaded, version, registry.path(version)) if version else loaded
+    done = generate(model, tokenizer, [tokens], [sampling], stop_ids=stop_ids)[0]
+    return Answer(subject.model, done.text, done.finish or "")
