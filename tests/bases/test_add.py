@@ -144,9 +144,9 @@ def test_what_is_remembered_belongs_to_one_record(
 ) -> None:
     record = add("tiny", make_base("one"))
     other = add("other", make_base("two", seed=1))
-    pretender = record.model_copy(update={"path": other.path})
-    with pytest.raises(AdzError, match="weights differ"):
-        verify_base(pretender)
+    for changes in ({"path": other.path}, {"digests": other.digests}):
+        with pytest.raises(AdzError, match="weights differ"):
+            verify_base(record.model_copy(update=changes))
 
 
 def test_chooses_the_only_base_or_asks(
