@@ -6,6 +6,7 @@ PEFT itself; each row's token is chosen here, so that rows may ask for different
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,9 @@ from typing import Any, Literal
 import torch
 
 from adapterhub.data import stop_token
+
+# PEFT says so at each step of a soft prompt; what follows from it is seen to below.
+warnings.filterwarnings("ignore", message="Position ids are not supported")
 
 OnText = Callable[[int, str], bool]
 """Called with a row and its new text after each of its tokens; False ends the row."""

@@ -90,11 +90,13 @@ def test_every_method_answers_as_peft_does(
 def test_everybody_at_once_with_fewer_places_than_adapters(
     running: Running, tiny_base_dir: Path
 ) -> None:
-    versions = {"tiny": None} | {
-        name: running.commit(name, method, seed=seed)
-        for seed, (name, method) in enumerate(
-            [("a", "lora"), ("b", "lora"), ("c", "ia3"), ("d", "prompt")]
-        )
+    versions = {
+        "tiny": None,
+        "a@1": running.commit("a", seed=1),
+        "a": running.commit("a", seed=2),
+        "b": running.commit("b", seed=3),
+        "c": running.commit("c", "ia3", seed=4),
+        "d": running.commit("d", "prompt", seed=5),
     }
     prompts = [PROMPT, "x", "a rather longer prompt, so that the batch is padded"]
     asked = [(name, prompt) for prompt in prompts for name in versions] * 2
