@@ -56,16 +56,9 @@ def copy(source: Path, target: Path) -> FileRecord:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add `data` at the end of `path`, which may not exist yet. A failure leaves the old end."""
-    with _naming(path), path.open("ab", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
-        except OSError:
-            file.truncate(end)
-            raise
+    """Add `data` at the end of `path`, which may not exist yet. A failure may leave a part."""
+    with _naming(path), path.open("ab") as file:
+        file.write(data)
 
 
 def protect(path: Path) -> None:

@@ -104,8 +104,9 @@ def test_the_first_line_of_the_journal_brings_its_directory_entry_to_the_disk(
     operations: Operations, commit: Any, registry: Any
 ) -> None:
     commit()
+    appended = last(operations, "append", registry.database.journal.path)
     synced = last(operations, "sync", registry.root)
-    assert synced < last(operations, "COMMIT", registry.database.path)
+    assert appended < synced < last(operations, "COMMIT", registry.database.path)
 
 
 def test_a_view_is_on_the_disk_before_it_is_noted_as_verified(

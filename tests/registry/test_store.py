@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -13,11 +14,20 @@ import pytest
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseLink, payload_digest, sha256_of
 from adapterhub.plugins import open_registry
+from adapterhub.protocols import Registry
+from adapterhub_registry import disk
 from adapterhub_registry.store import LocalRegistry
 
 
 def test_it_arrives_as_the_plugin_called_local(home: Path) -> None:
     assert isinstance(open_registry(), LocalRegistry)
+
+
+def test_it_has_every_method_of_the_protocol() -> None:
+    methods = {n: f for n, f in vars(Registry).items() if inspect.isfunction(f) and n[0] != "_"}
+    assert len(methods) >= 20
+    for name, function in methods.items():
+        assert inspect.signature(getattr(LocalRegistry, name)) == inspect.signature(function), name
 
 
 def test_importing_it_does_not_import_torch() -> None:
@@ -129,6 +139,14 @@ def test_a_symbolic_link_is_not_followed(
     with pytest.raises(AdzError, match=r"README\.md is not a regular file"):
         registry.commit(make_manifest(), payload)
     assert registry.names() == []
+
+
+def test_a_file_that_becomes_a_link_meanwhile_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(AdzError, match="is a symbolic link"):
+        disk.copy(tmp_path / "link", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b""
 
 
 def test_a_missing_payload_is_refused(registry: Any, make_manifest: Any, tmp_path: Path) -> None:
