@@ -58,7 +58,7 @@ def stop_token(tokenizer: Any, prompt_format: PromptFormat) -> int:
         turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "answer"}]
         _, _, tail = _template(tokenizer, turn, answer=False).rpartition("answer")
         ids = tokenizer(tail.strip(), add_special_tokens=False)["input_ids"]
-        if ids and ids[0] in tokenizer.all_special_ids:
+        if ids and ids[0] in tokenizer.added_tokens_decoder:
             return int(ids[0])
     if tokenizer.eos_token_id is None:
         raise AdzError("the base's tokenizer has no end-of-text token", "choose another base")

@@ -49,7 +49,7 @@ def trainer_settings(run: Run) -> dict[str, Any]:
         "warmup_steps": int(run.steps * training.warmup),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.clip,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "seed": training.seed,
         "eval_strategy": "steps" if training.eval_every and len(run.holdout_rows) else "no",
         "eval_steps": training.eval_every,

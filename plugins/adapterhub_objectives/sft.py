@@ -31,18 +31,20 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
         )
+        # TRL takes nothing but a Dataset, of which it reads the first row; ours follow below.
+        stand_in = Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]})
         # TRL casts the adapter over a quantised base to bfloat16; ours stays as it was made.
         made = {name: p.data for name, p in run.model.named_parameters() if p.requires_grad}
         super().__init__(
             model=run.model,
             args=settings,
-            # TRL takes nothing but its own type here; it reads the first row only.
-            train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
+            train_dataset=stand_in,
+            eval_dataset=stand_in,
             data_collator=run.collate,
             processing_class=run.tokenizer,
         )
         self.train_dataset = run.train_rows
-        self.eval_dataset = run.holdout_rows if len(run.holdout_rows) else None
+        self.eval_dataset = run.holdout_rows
         for name, parameter in run.model.named_parameters():
             if name in made:
                 parameter.data = made[name]
