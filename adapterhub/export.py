@@ -1,0 +1,46 @@
+"""A version as a plain directory of its own, for whoever has no registry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from adapterhub.errors import usage_error
+from adapterhub.manifest import Version
+from adapterhub.protocols import Registry
+
+
+def export_version(
+    registry: Registry, reference: str, directory: Path, *, with_artifacts: bool = False
+) -> Version:
+    """Write the version into `directory`, which PEFT and vLLM open, and return it.
+
+    `manifest.json` beside the adapter says what it is and how it was made. Raises a usage
+    error when `directory` holds something already; it appears whole or not at all.
+    """
+    version = registry.resolve(reference)
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise usage_error(f"{directory} is not a directory")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise usage_error(f"{directory} is not empty", "give a new directory")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        made = staging / "export"
+        _write(registry, version, made, with_artifacts=with_artifacts)
+        made.rename(directory)
+    finally:
+        shutil.rmtree(staging)
+    return version
+
+
+def _write(registry: Registry, version: Version, made: Path, *, with_artifacts: bool) -> None:
+    # The view's files are read-only; what a user exports is the user's to change.
+    shutil.copytree(registry.path(version), made, copy_function=shutil.copyfile)
+    manifest = version.manifest.model_dump(mode="json", exclude_none=True)
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    (made / "manifest.json").write_text(text, encoding="utf-8")
+    if with_artifacts:
+        registry.artifacts(version, made / "artifacts")
