@@ -126,6 +126,14 @@ class Database:
         connection = sqlite3.connect(
             self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
         )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -134,13 +142,11 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             self._create(connection)
         elif version > SCHEMA_VERSION:
-            connection.close()
             raise AdzError(
                 f"the registry {self.path.parent} was made by a newer adapterhub "
                 f"(schema {version}, this one knows {SCHEMA_VERSION})",
                 "upgrade adapterhub, or set another ADZ_HOME",
             )
-        return connection
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")

@@ -74,6 +74,8 @@ class Views:
             for name in version.manifest.files:
                 disk.protect(made / name)
                 disk.sync(made / name)
+            for folder in {(made / name).parent for name in version.manifest.files} | {made}:
+                disk.sync(folder)
             try:
                 disk.rename(made, view)
             except OSError as error:

@@ -27,6 +27,37 @@ for _ in range(int(sys.argv[3])):
     print(registry.commit(manifest, Path(sys.argv[2])).number)
 """
 
+COLLECTOR = """
+import sys
+from pathlib import Path
+from adapterhub_registry.store import LocalRegistry
+
+registry = LocalRegistry(Path(sys.argv[1]))
+print("ready", flush=True)
+collected = 0
+while not Path(sys.argv[2]).exists():
+    for name in registry.names():
+        numbers = [version.number for version in registry.versions(name)]
+        for number in numbers[:-1]:
+            registry.remove(f"{name}@{number}")
+    collected += registry.collect(grace_seconds=0).blobs
+print(collected)
+"""
+
+CHURNER = """
+import shutil, sys
+from pathlib import Path
+from adapterhub.manifest import BaseLink, Manifest
+from adapterhub_registry.store import LocalRegistry
+
+home, first, second, name = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+registry = LocalRegistry(home)
+manifest = Manifest(name=name, method="lora", made_by="import", base=BaseLink(status="unknown"))
+for turn in range(30):
+    # Each payload is abandoned and wanted again, by three processes out of step.
+    registry.commit(manifest, (first, second)[turn % 2])
+"""
+
 
 def test_kills_lose_nothing_that_was_acknowledged(home: Path, make_payload: Any) -> None:
     done = subprocess.run(
@@ -74,3 +105,37 @@ def test_eight_writers_get_gapless_unique_numbers(home: Path, make_payload: Any)
     registry = LocalRegistry(home)
     assert [v.number for v in registry.versions("sql")] == list(range(1, 41))
     assert not list(registry.check())
+
+
+def test_gc_against_committers_leaves_no_dangling_reference(
+    home: Path, make_payload: Any, tmp_path: Path
+) -> None:
+    stop = tmp_path / "stop"
+    collector = subprocess.Popen(
+        [sys.executable, "-c", COLLECTOR, home, stop],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert collector.stdout is not None
+    assert collector.stdout.readline() == "ready\n"
+    payloads = [str(make_payload(seed)) for seed in (1, 2)]
+    committers = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHURNER, home, *payloads, name],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two", "three")
+    ]
+    for committer in committers:
+        _, err = committer.communicate(timeout=120)
+        assert committer.returncode == 0, err
+    stop.touch()
+    collected, err = collector.communicate(timeout=60)
+    assert collector.returncode == 0, err
+    # A collector that found nothing to take would prove nothing.
+    assert int(collected) > 0
+    registry = LocalRegistry(home)
+    assert not list(registry.check())
+    for name in ("one", "two", "three"):
+        assert registry.resolve(name).number == 30
+        registry.path(registry.resolve(name))

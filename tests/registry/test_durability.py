@@ -124,6 +124,9 @@ def test_a_view_is_on_the_disk_before_it_is_noted_as_verified(
     for copied in copies:
         assert copied is not None
         assert last(operations, "sync", copied) < made
+    staged = operations[made][1]
+    assert max(last(operations, "sync", t) for t in copies if t) < last(operations, "sync", staged)
+    assert last(operations, "sync", staged) < made
     assert made < last(operations, "sync", registry.views.directory) < noted
 
 

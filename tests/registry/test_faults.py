@@ -104,6 +104,26 @@ def test_a_fault_at_any_call_leaves_the_store_clean(
     assert state(LocalRegistry(registry.root.parent)) == rebuilt_from
 
 
+@pytest.mark.parametrize("effect", ["copy", "sync", "rename", "append"])
+def test_an_interrupt_leaves_the_store_clean(
+    commit: Any, registry: Any, monkeypatch: pytest.MonkeyPatch, effect: str
+) -> None:
+    commit()
+    before = state(registry)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, effect, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            commit(seed=1)
+    assert state(registry) == before
+    assert not list(registry.ingest.iterdir())
+    assert not list(registry.check())
+    assert commit(seed=1).number == 2
+
+
 def test_a_full_database_is_one_clear_line(commit: Any, registry: Any) -> None:
     commit()
     with registry.database.reading() as connection:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub.manifest import sha256_of
+from adapterhub.manifest import BaseLink, sha256_of
 from adapterhub_registry import disk
 from adapterhub_registry.store import LocalRegistry
 
@@ -39,10 +39,31 @@ def test_a_view_shares_no_inode_with_the_blobs(commit: Any, registry: Any) -> No
         assert path.stat().st_ino not in blobs
 
 
-def test_peft_can_read_it(commit: Any, registry: Any) -> None:
-    from safetensors.numpy import load_file
+def test_peft_opens_a_view(
+    registry: Any, adz: Any, tiny_base_dir: Path, make_manifest: Any, tmp_path: Path
+) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
 
-    assert len(load_file(registry.path(commit()) / "adapter_model.safetensors")) == 2
+    assert adz("base", "add", "tiny", tiny_base_dir).code == 0
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_base_dir), config)
+    model.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "README.md").unlink()
+    link = BaseLink(status="recorded", name="tiny", digests=registry.base("tiny").digests)
+    registry.commit(make_manifest(base=link), tmp_path / "saved")
+
+    view = adz("show", "sql", "--path").out.strip()
+    opened = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base_dir), view)
+    tokens = torch.arange(1, 17)[None]
+    with torch.no_grad():
+        expected, given = model.eval()(tokens).logits, opened.eval()(tokens).logits
+        base = AutoModelForCausalLM.from_pretrained(tiny_base_dir)(tokens).logits
+    assert torch.equal(given, expected)
+    assert not torch.allclose(base, expected, atol=1e-3)
+    assert registry.path(registry.resolve("sql")) == Path(view)
 
 
 def edit(view: Path) -> None:
