@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub import protocols, specs
+from adapterhub.bases.together import resolve_together
 from adapterhub.bases.verify import verify_base
 from adapterhub.data import choose_format
 from adapterhub.data.prompt import PromptFormat
 from adapterhub.evaluate.interval import wilson_interval
 from adapterhub.evaluate.questions import Answerer, Question, Subject, reference_of
-from adapterhub.evaluate.subjects import choose_subjects
 from adapterhub.evaluate.tasks import EvaluationTask, read_tasks
 from adapterhub.manifest import BaseRecord
 from adapterhub.models import load_tokenizer
@@ -76,7 +76,11 @@ def evaluate(registry: Registry, settings: EvaluationSettings, progress: Progres
     """
     component = load_plugins().get(specs.Metric, settings.metric)
     metric: protocols.Metric = load_plugins().load_implementation(component)
-    base, subjects = choose_subjects(registry, settings.references, settings.base)
+    base, versions = resolve_together(registry, settings.references, settings.base)
+    subjects = [
+        Subject(base.name, base.name, None),
+        *(Subject(name, version.reference, version) for name, version in versions.items()),
+    ]
     tasks = read_tasks(
         settings.data, settings.shots_from, limit=settings.limit, shots=settings.shots
     )

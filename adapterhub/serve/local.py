@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from adapterhub.bases.together import resolve_together
 from adapterhub.data import encode_prompt, render
 from adapterhub.errors import AdzError
-from adapterhub.evaluate.subjects import choose_subjects
 from adapterhub.generate import Sampling, generate, stop_tokens
 from adapterhub.models import compute_device, load_adapter, load_base, load_tokenizer
 from adapterhub.protocols import Example, Registry
@@ -20,8 +20,8 @@ def answer_here(
 ) -> Answer:
     """What the base or adapter `reference` answers. Raises AdzError, before the base is loaded,
     for an unknown name or an adapter whose base is not known."""
-    base, subjects = choose_subjects(registry, [reference], None)
-    subject = subjects[-1]
+    base, versions = resolve_together(registry, [reference])
+    version = versions.get(reference)
     tokenizer = load_tokenizer(base)
     text = prompt
     if prompt_format == "chat":
@@ -32,7 +32,6 @@ def answer_here(
         raise AdzError("the prompt is empty")
     loaded = load_base(base).to(compute_device())
     stop_ids = stop_tokens(loaded, tokenizer)
-    version = subject.version
     model = load_adapter(loaded, version, registry.path(version)) if version else loaded
     done = generate(model, tokenizer, [tokens], [sampling], stop_ids=stop_ids)[0]
-    return Answer(subject.model, done.text, done.finish or "")
+    return Answer(version.reference if version else base.name, done.text, done.finish or "")

@@ -119,17 +119,17 @@ def test_the_scores_are_attested_once_and_say_on_what(commit_adapter: Any, answe
 def test_an_answer_ends_with_its_line_unless_references_have_several(
     tiny_base: Any, tmp_path: Path
 ) -> None:
+    from adapterhub.evaluate.questions import Subject
     from adapterhub.evaluate.run import _cells
-    from adapterhub.evaluate.subjects import choose_subjects
     from adapterhub.evaluate.tasks import read_tasks
 
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     one.write_text('{"prompt": "q", "completion": " a\\n"}\n')
     two.write_text('{"prompt": "q", "completion": "a\\nb"}\n')
-    base, subjects = choose_subjects(open_registry(), [], None)
+    subjects = [Subject("tiny", "tiny", None)]
     settings = EvaluationSettings(references=(), data=(one, two))
     tasks = read_tasks([one, two], [], limit=None, shots=0)
-    stops = [cell.questions[0].stop for cell in _cells(subjects, tasks, base, settings)]
+    stops = [cell.questions[0].stop for cell in _cells(subjects, tasks, tiny_base, settings)]
     assert stops == [("\n",), ()]
 
 

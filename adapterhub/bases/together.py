@@ -1,4 +1,4 @@
-"""Who is evaluated: a base and versions that were made for it."""
+"""References that are used together belong to one base: which one, and whether all do."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ from collections.abc import Sequence
 
 from adapterhub.bases.choose import choose_base
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
-from adapterhub.evaluate.questions import Subject
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.protocols import Registry
 
 
-def choose_subjects(
-    registry: Registry, references: Sequence[str], base_name: str | None
-) -> tuple[BaseRecord, list[Subject]]:
-    """The base, and the table's rows: the base first, then each version once, as given.
+def resolve_together(
+    registry: Registry, references: Sequence[str], base_name: str | None = None
+) -> tuple[BaseRecord, dict[str, Version]]:
+    """The base, and the version of each reference, in order; a base's name among them is none.
 
-    `references` may hold the base's name. Raises AdzError for an unknown name (with near
-    ones), two bases, or a version that was made for another base (exit code 3).
+    Raises AdzError for an unknown name (with near ones), two bases, or a version that was made
+    for another base (exit code 3) or for an unknown one.
     """
     known = {base.name for base in registry.bases()}
-    names = list(dict.fromkeys(references))
-    wanted = {name for name in names if name in known} | ({base_name} if base_name else set())
+    wanted = {name for name in references if name in known} | ({base_name} if base_name else set())
     if len(wanted) > 1:
-        raise usage_error(f"{len(wanted)} bases are named", "one evaluation has one base")
-    versions = [(name, registry.resolve(name)) for name in names if name not in known]
-    base = _base_of(registry, next(iter(wanted), None), [version for _, version in versions])
-    for name, version in versions:
+        raise usage_error(
+            f"{len(wanted)} bases are named: {', '.join(sorted(wanted))}", "name one of them"
+        )
+    versions = {name: registry.resolve(name) for name in references if name not in known}
+    base = _base_of(registry, next(iter(wanted), None), list(versions.values()))
+    for name, version in versions.items():
         _check_base(name, version, base)
-    return base, [
-        Subject(base.name, base.name, None),
-        *(Subject(name, version.reference, version) for name, version in versions),
-    ]
+    return base, versions
 
 
 def _base_of(registry: Registry, name: str | None, versions: Sequence[Version]) -> BaseRecord:
@@ -54,6 +51,6 @@ def _check_base(name: str, version: Version, base: BaseRecord) -> None:
         other = version.manifest.base.name or "another base"
         raise AdzError(
             f"{name} was made for {other}, not for {base.name}",
-            "evaluate adapters of one base together",
+            "name adapters of one base",
             exit_code=EXIT_VERIFICATION,
         )

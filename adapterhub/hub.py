@@ -1,0 +1,213 @@
+"""The verbs of `adz` in Python: `from adapterhub import Hub`.
+
+Every method calls the pipeline that the command of the same name calls. References are the
+same strings; mistakes raise `AdzError`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapterhub.home import adz_home
+from adapterhub.protocols import Progress, Registry, Task
+
+if TYPE_CHECKING:
+    from adapterhub.evaluate.run import Score
+    from adapterhub.manifest import BaseRecord, Version
+    from adapterhub.merge.result import MergeResult
+
+
+class Hub:
+    """One home with its bases and adapters. `home` is `$ADZ_HOME` where it is not given."""
+
+    def __init__(self, home: Path | str | None = None, *, progress: Progress | None = None) -> None:
+        self.home = adz_home() if home is None else Path(home).expanduser().absolute()
+        self._progress: Progress = progress or _Quiet()
+
+    def add_base(self, name: str, source: str, *, copy: bool = False) -> BaseRecord:
+        """Make a base known: a directory, a Hugging Face id, a GGUF file or `pkg:NAME`."""
+        from adapterhub.bases.add import add_base
+
+        with self._registry() as registry:
+            return add_base(registry, name, source, copy=copy, progress=self._progress)
+
+    def bases(self) -> list[BaseRecord]:
+        """All bases by name."""
+        with self._registry() as registry:
+            return registry.bases()
+
+    def train(
+        self,
+        data: Path | str,
+        *,
+        method: str = "lora",
+        base: str | None = None,
+        name: str | None = None,
+        quantizer: str | None = None,
+        options: Sequence[str] = (),
+        resume: bool = False,
+    ) -> Version:
+        """Train an adapter and commit it. `options` are those of `adz train -o`: `method.r=8`."""
+        from adapterhub.config import merge_into, parse_overrides, validate
+        from adapterhub.train.plan import make_plan
+        from adapterhub.train.recipe import TrainRecipe
+        from adapterhub.train.run import train
+
+        values: dict[str, Any] = {"method": {"name": method}, "data": {"train": data}}
+        given = {"base": base, "name": name, "quantizer": quantizer and {"name": quantizer}}
+        merge_into(values, {key: value for key, value in given.items() if value is not None})
+        merge_into(values, parse_overrides(options))
+        with self._registry() as registry:
+            plan = make_plan(validate(TrainRecipe, values), registry)
+            return train(plan, registry, self._progress, resume=resume)
+
+    def merge(self, *adapters: str, rule: str = "linear", **options: Any) -> MergeResult:
+        """Merge references or directories; `options` are those of `adz merge`: `weights`,
+        `density`, `rank`, `seed`, `space`, `base`, `name`, `out`."""
+        from adapterhub.config import validate
+        from adapterhub.merge.recipe import MergeRecipe
+
+        recipe = validate(MergeRecipe, {"adapters": adapters, "rule": rule, **options})
+        from adapterhub.merge.pipeline import merge
+
+        with self._registry() as registry:
+            return merge(recipe, registry, self._progress)
+
+    def load(self, reference: str) -> tuple[Any, Any]:
+        """The model (a `PeftModel` for PEFT's methods, the plain model for a base) and its
+        tokenizer, in evaluation mode on the CPU."""
+        from adapterhub.bases.together import resolve_together
+        from adapterhub.bases.verify import verify_base
+        from adapterhub.models import load_adapter, load_base, load_tokenizer
+
+        with self._registry() as registry:
+            base, versions = resolve_together(registry, [reference])
+            verify_base(base)
+            model, version = load_base(base), versions.get(reference)
+            if version is not None:
+                model = load_adapter(model, version, registry.path(version))
+            return model, load_tokenizer(base)
+
+    def evaluate(
+        self,
+        *references: str,
+        data: Path | str | Sequence[Path | str],
+        **options: Any,
+    ) -> list[Score]:
+        """Score versions beside their base; `options` are the fields of `EvaluationSettings`:
+        `metric`, `shots`, `shots_from`, `limit`, `url`, `api_key`, `max_tokens`, ..."""
+        from adapterhub.evaluate.run import EvaluationSettings, evaluate
+
+        files = [data] if isinstance(data, Path | str) else data
+        settings = EvaluationSettings(
+            references=references, data=tuple(Path(file) for file in files), **options
+        )
+        with self._registry() as registry:
+            return evaluate(registry, settings, self._progress)
+
+    def versions(self, name: str | None = None) -> list[Version]:
+        """Live versions of one name or of all, by name and number."""
+        with self._registry() as registry:
+            return registry.versions(name)
+
+    def resolve(self, reference: str) -> Version:
+        """The version that a reference means now."""
+        with self._registry() as registry:
+            return registry.resolve(reference)
+
+    def path(self, reference: str) -> Path:
+        """A plain directory of the version, read-only, that PEFT and vLLM open."""
+        with self._registry() as registry:
+            return registry.path(registry.resolve(reference))
+
+    def tag(self, reference: str, alias: str) -> Version:
+        """Point `alias` at the version of `reference`."""
+        with self._registry() as registry:
+            return registry.tag(reference, alias)
+
+    def rollback(self, name: str, alias: str) -> Version:
+        """Point `alias` at the version before its last move."""
+        with self._registry() as registry:
+            return registry.rollback(name, alias)
+
+    def remove(self, reference: str) -> list[Version]:
+        """Remove one version (`name@3`) or all of a name; numbers are never reused."""
+        with self._registry() as registry:
+            return registry.remove(reference)
+
+    def import_adapter(
+        self, directory: Path | str, name: str, *, base: str | None = None
+    ) -> Version:
+        """Store a copy of a PEFT adapter that was made elsewhere."""
+        from adapterhub.imports.pipeline import import_adapter
+
+        with self._registry() as registry:
+            return import_adapter(registry, Path(directory), name, base, self._progress)
+
+    def export(
+        self, reference: str, directory: Path | str, *, with_artifacts: bool = False
+    ) -> Version:
+        """Write a version as a plain directory of its own."""
+        from adapterhub.export import export_version
+
+        with self._registry() as registry:
+            return export_version(
+                registry, reference, Path(directory), with_artifacts=with_artifacts
+            )
+
+    def serve(
+        self,
+        base: str | None = None,
+        *,
+        engine: str | None = None,
+        api_key: str | None = None,
+        options: Mapping[str, str | int] | None = None,
+        start_seconds: float = 600,
+    ) -> AbstractContextManager[str]:
+        """A server in the background: `with hub.serve() as url:`. `options` are those of
+        `adz serve`: `{"max-rank": 32}`."""
+        from adapterhub.serve.background import serving
+
+        arguments = [] if base is None else [base]
+        chosen = {**({"engine": engine} if engine else {}), **(options or {})}
+        for name, value in chosen.items():
+            arguments += [f"--{name}", str(value)]
+        return serving(arguments, home=self.home, api_key=api_key, start_seconds=start_seconds)
+
+    @contextmanager
+    def _registry(self) -> Iterator[Registry]:
+        """The registry, with this hub's home as ADZ_HOME for what the pipelines write beside."""
+        from adapterhub.plugins import open_registry
+
+        before = os.environ.get("ADZ_HOME")
+        os.environ["ADZ_HOME"] = str(self.home)
+        try:
+            yield open_registry()
+        finally:
+            if before is None:
+                del os.environ["ADZ_HOME"]
+            else:
+                os.environ["ADZ_HOME"] = before
+
+
+class _Silence:
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        pass
+
+
+class _Quiet:
+    """No bars and no notes; warnings as Python's own."""
+
+    def task(self, description: str, total: float | None) -> AbstractContextManager[Task]:
+        return nullcontext(_Silence())
+
+    def note(self, message: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        warnings.warn(message, stacklevel=2)
