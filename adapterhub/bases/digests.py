@@ -75,13 +75,18 @@ def compute_digests(
     directory: Path, hashed: Callable[[int], None] = lambda count: None
 ) -> BaseDigests:
     """Hash a base in full. `hashed` is told of every piece, in bytes."""
-    pairs = [(file.name, hash_file(file, hashed)) for file in weight_files(directory)]
     return BaseDigests(
-        weights=sha256_of(canonical_json(pairs)),
+        weights=weights_digest(directory, hashed),
         arch=arch_digest(directory),
         tokenizer=_tokenizer_digest(directory),
         chat_template=_chat_template_digest(directory),
     )
+
+
+def weights_digest(directory: Path, hashed: Callable[[int], None] = lambda count: None) -> str:
+    """A digest over the sorted (file, sha256) pairs of the safetensors files."""
+    pairs = [(file.name, hash_file(file, hashed)) for file in weight_files(directory)]
+    return sha256_of(canonical_json(pairs))
 
 
 def arch_digest(directory: Path) -> str:

@@ -87,7 +87,8 @@ def _keyed(record: BaseRecord, stats: Stats) -> dict[str, Any]:
 
 
 def _stats_path(name: str) -> Path:
-    return adz_home() / "bases" / "stats" / f"{name}.json"
+    # No name holds an @, so team/name cannot meet another name's file.
+    return adz_home() / "bases" / "stats" / f"{name.replace('/', '@')}.json"
 
 
 def _changed(record: BaseRecord, reason: str) -> AdzError:

@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from adapterhub.bases.add import add_base, remove_base
 from adapterhub.bases.choose import choose_base
+from adapterhub.bases.digests import hash_file
 from adapterhub.bases.verify import verify_base
 from adapterhub.cli.output import TerminalProgress
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
@@ -188,6 +191,7 @@ def test_removing_deletes_our_copy_only(
         ("pkg:no_such_package", "the Python package no_such_package is not installed", EXIT_USAGE),
         ("pkg:../etc", "does not name a Python package", EXIT_USAGE),
         ("pkg:os.path", "does not name a Python package", EXIT_USAGE),
+        ("pkg:__main__", "the Python package __main__ is not installed", EXIT_USAGE),
         ("pkg:click", "click carries no GGUF file and no safetensors model", 1),
         ("org/name", "org/name is not in the cache and HF_HUB_OFFLINE is set", 1),
     ],
@@ -253,6 +257,70 @@ def test_finds_a_hub_model_in_the_cache_when_offline(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     record = add("tiny", "org/name")
     assert (record.source, record.path) == ("org/name", str(directory))
+
+
+@pytest.fixture
+def gguf_home(
+    home: Path, make_base: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[Path]:
+    """Dequantising replaced by a copy of a tiny base; lists the files that were converted."""
+    from adapterhub.bases.sources import gguf
+
+    converted: list[Path] = []
+
+    class Saved:
+        def __init__(self, directory: Path) -> None:
+            self.directory = directory
+
+        def save_pretrained(self, target: Path) -> None:
+            shutil.copytree(self.directory, target, dirs_exist_ok=True)
+
+    def read(file: Path) -> tuple[Any, Any, str]:
+        converted.append(file)
+        model = Saved(make_base(f"read-{len(converted)}"))
+        return model, model, "Q4_1"
+
+    monkeypatch.setattr(gguf, "_read", read)
+    (tmp_path / "Tiny Model.gguf").write_bytes(b"GGUF and more")
+    return converted
+
+
+def test_a_gguf_is_converted_once_and_again_when_the_result_was_changed(
+    add: Callable[..., BaseRecord], home: Path, gguf_home: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "Tiny Model.gguf"
+    record = add("tiny", file)
+    assert record.derivation is not None
+    assert record.derivation["sha256"] == hash_file(file)
+    assert Path(record.path).parent == home / "bases"
+    assert Path(record.path).name.startswith("tiny-model-")
+    assert add("twin", file).path == record.path
+    assert gguf_home == [file]
+    change_values(Path(record.path))
+    assert add("third", file).digests == record.digests
+    assert gguf_home == [file, file]
+    verify_base(record)
+    assert [p for p in (home / "bases").iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("full")])
+def test_a_full_disk_leaves_nothing(
+    add: Callable[..., BaseRecord],
+    registry: Registry,
+    home: Path,
+    gguf_home: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(shutil, "copytree", fail)
+    with pytest.raises(AdzError, match=r"the base cannot be written to .*bases: .*(space|full)"):
+        add("tiny", tmp_path / "Tiny Model.gguf")
+    assert list((home / "bases").iterdir()) == []
+    assert registry.bases() == []
 
 
 @pytest.mark.model

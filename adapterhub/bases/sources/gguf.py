@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from adapterhub.bases.digests import hash_file
+from adapterhub.bases.digests import hash_file, weights_digest
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.home import adz_home
 from adapterhub.plugins import is_installed
@@ -34,9 +34,9 @@ def dequantise(file: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
     digest = hash_file(file)
     slug = re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower())[:64]
     target = adz_home() / "bases" / f"{slug}-{digest.removeprefix('sha256:')[:12]}"
-    written = _read_derivation(target)
-    if written is not None:
-        return target, written
+    finished = _finished(target)
+    if finished is not None:
+        return target, finished
     missing = [module for module in _NEEDED if not is_installed(module)]
     if missing:
         raise AdzError(f"a GGUF file needs {', '.join(missing)}", "pip install 'adapterhub[train]'")
@@ -45,14 +45,37 @@ def dequantise(file: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
     try:
         with progress.task(f"dequantising {file.name}", None):
             derivation = _convert(file, digest, staging)
-        shutil.rmtree(target, ignore_errors=True)
-        staging.rename(target)
+        # Another process may have finished the same meanwhile.
+        if _finished(target) is None:
+            shutil.rmtree(target, ignore_errors=True)
+            staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target, derivation
 
 
 def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
+    import transformers
+
+    model, tokenizer, tensor_type = _read(file)
+    _write(model, tokenizer, directory)
+    derivation = {
+        "kind": "dequantised",
+        "file": file.name,
+        "sha256": digest,
+        "tensor_type": tensor_type,
+        "dtype": "float32",
+        "weights": weights_digest(directory),
+        "transformers": transformers.__version__,
+    }
+    (directory / _DERIVATION).write_text(json.dumps(derivation, indent=2), encoding="utf-8")
+    # mkdtemp makes it private; a base is no secret.
+    directory.chmod(0o755)
+    return derivation
+
+
+def _read(file: Path) -> tuple[Any, Any, str]:
+    """The model in float32, its tokenizer, and the commonest type of the file's tensors."""
     import torch
     import transformers
     from gguf import GGUFReader
@@ -69,6 +92,7 @@ def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
             dtype=torch.float32,
         )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        return model, tokenizer, types.most_common(1)[0][0]
     # The parsers of foreign files raise whatever they stumble over.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
@@ -76,25 +100,27 @@ def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
             f"{file} cannot be read: {type(error).__name__}: {reason}",
             "is its architecture one that transformers reads from GGUF?",
         ) from error
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    derivation = {
-        "kind": "dequantised",
-        "file": file.name,
-        "sha256": digest,
-        "tensor_type": types.most_common(1)[0][0],
-        "dtype": "float32",
-        "transformers": transformers.__version__,
-    }
-    (directory / _DERIVATION).write_text(json.dumps(derivation, indent=2), encoding="utf-8")
-    # mkdtemp makes it private; a base is no secret.
-    directory.chmod(0o755)
-    return derivation
 
 
-def _read_derivation(directory: Path) -> dict[str, Any] | None:
+def _write(model: Any, tokenizer: Any, directory: Path) -> None:
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+    # safetensors has an exception of its own for a full disk.
+    except (OSError, SafetensorError) as error:
+        raise AdzError(
+            f"the base cannot be written to {directory.parent}: {error}",
+            "free some space, or set ADZ_HOME to another disk",
+        ) from error
+
+
+def _finished(directory: Path) -> dict[str, Any] | None:
+    """How an earlier call derived `directory`; None where its result is not there unchanged."""
     try:
         value = json.loads((directory / _DERIVATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        unchanged = value["weights"] == weights_digest(directory)
+    except (OSError, ValueError, TypeError, KeyError, AdzError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if unchanged else None

@@ -13,7 +13,11 @@ def locate_package(name: str) -> Path:
     # find_spec imports the parents of a dotted name, so only a plain one is looked up.
     if not name.isidentifier():
         raise usage_error(f"'pkg:{name}' does not name a Python package", "give its import name")
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    # Raised for modules without a spec, such as __main__.
+    except ValueError:
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise usage_error(f"the Python package {name} is not installed", f"pip install {name}")
     roots = [Path(location) for location in spec.submodule_search_locations]
