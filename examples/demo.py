@@ -202,7 +202,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End the server and all that it started."""
-    for kind, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 10)):
+    for kind, patience in ((signal.SIGTERM, 60), (signal.SIGKILL, 10)):
         try:
             os.killpg(process.pid, kind)
         except ProcessLookupError:
@@ -250,7 +250,7 @@ def run_demo(rows: int) -> None:
     merge(demo)
     with server(demo) as url:
         compare(demo, url, rows)
-        demo.run("run", "run", "american", "British: colour\nAmerican:", "--url", url)
+        demo.run("run", "run", "american", "--plain", "British: colour\nAmerican:", "--url", url)
     finish(demo, time.monotonic() - begun)
 
 
