@@ -127,7 +127,9 @@ class Database:
             self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(connection)
+            # SQLite does not wait for its lock while a database becomes one with a log.
+            with disk.lock(self.path.parent):
+                self._prepare(connection)
         except BaseException:
             connection.close()
             raise
@@ -151,15 +153,13 @@ class Database:
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            # Another process may have been first.
-            if _schema_version(connection) == 0:
-                for statement in tables.SCHEMA:
-                    connection.execute(statement)
-                for event in self.journal.read():
-                    is_commit = event.action == "commit"
-                    manifest = self._read_manifest(event.body["digest"]) if is_commit else None
-                    tables.apply(connection, event, manifest)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in tables.SCHEMA:
+                connection.execute(statement)
+            for event in self.journal.read():
+                is_commit = event.action == "commit"
+                manifest = self._read_manifest(event.body["digest"]) if is_commit else None
+                tables.apply(connection, event, manifest)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -114,6 +114,17 @@ def lease(path: Path) -> Iterator[bool]:
 
 
 @contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a directory for the length of the block, waiting for who holds it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield

@@ -27,6 +27,32 @@ for _ in range(int(sys.argv[3])):
     print(registry.commit(manifest, Path(sys.argv[2])).number)
 """
 
+OPENERS = """
+import os, sys, time
+from pathlib import Path
+from adapterhub_registry.store import LocalRegistry
+
+failed = 0
+for turn in range(40):
+    begin = time.time() + 0.02
+    children = []
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                while time.time() < begin:
+                    pass
+                LocalRegistry(Path(sys.argv[1], str(turn))).names()
+                status = 0
+            except BaseException as error:
+                print(error, flush=True)
+            os._exit(status)
+        children.append(child)
+    failed += sum(os.waitpid(child, 0)[1] != 0 for child in children)
+sys.exit(failed > 0)
+"""
+
 COLLECTOR = """
 import sys
 from pathlib import Path
@@ -88,6 +114,13 @@ def test_kills_lose_nothing_that_was_acknowledged(home: Path, make_payload: Any)
     # The last change may have been written down but not committed when it was killed.
     assert rebuilt.items() >= versions.items()
     assert len(rebuilt) <= len(versions) + 1
+
+
+def test_many_processes_may_open_a_new_registry_at_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OPENERS, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_eight_writers_get_gapless_unique_numbers(home: Path, make_payload: Any) -> None:

@@ -50,7 +50,8 @@ def test_every_effect_is_a_function_that_the_tests_know() -> None:
     public = {n for n, f in inspect.getmembers(disk, inspect.isfunction) if not n.startswith("_")}
     own = {n for n in public if getattr(disk, n).__module__ == disk.__name__}
     assert own == {
-        "append", "copy", "lease", "make_directory", "protect", "remove", "rename", "sync", "write",
+        "append", "copy", "lease", "lock", "make_directory", "protect", "remove", "rename", "sync",
+        "write",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adapterhub.errors import AdzError
+from adapterhub_registry.store import LocalRegistry
 
 
 def blobs(registry: Any) -> set[str]:
@@ -131,3 +132,22 @@ def test_gc_without_grace_takes_nothing_from_a_commit_in_flight(
     assert reports[0].blobs == len(removed.manifest.files)
     assert registry.path(version).is_dir()
     assert not list(registry.check())
+
+
+def test_gc_cannot_run_between_a_new_blob_and_its_version(
+    commit: Any, registry: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = LocalRegistry(home, busy_seconds=0.05)
+    publish = registry.blobs.publish
+    refused = []
+
+    def publish_then_collect(staged: Any) -> None:
+        publish(staged)
+        with pytest.raises(AdzError, match="busy"):
+            collector.collect(grace_seconds=0)
+        refused.append(True)
+
+    monkeypatch.setattr(registry.blobs, "publish", publish_then_collect)
+    registry.path(commit())
+    # Once for the payload, once for the manifest.
+    assert len(refused) == 2
