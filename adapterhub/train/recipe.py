@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class _Options(BaseModel):
@@ -98,5 +98,11 @@ class TrainRecipe(_Options):
 
     @field_validator("method", "quantizer", "objective", mode="before")
     @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+    def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        # `-o method.r=32` alone means the default method.
+        default = {"method": "lora", "objective": "sft"}.get(info.field_name or "")
+        if isinstance(value, dict) and default and "name" not in value:
+            return {"name": default, **value}
+        return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from adapterhub import hookimpl, specs
 
@@ -10,7 +11,7 @@ _NEEDS = ("torch", "transformers", "peft")
 _INSTALL = "pip install 'adapterhub[train]'"
 
 
-def _method(name: str, summary: str, impl: str, config: str, **facts: bool) -> specs.Method:
+def _method(name: str, summary: str, impl: str, config: str, **facts: Any) -> specs.Method:
     return specs.Method(
         name=name,
         summary=summary,
@@ -18,7 +19,7 @@ def _method(name: str, summary: str, impl: str, config: str, **facts: bool) -> s
         config=f"adapterhub_peft.options:{config}",
         requires=_NEEDS,
         install_hint=_INSTALL,
-        **facts,  # type: ignore[arg-type]
+        **facts,
     )
 
 
@@ -36,6 +37,9 @@ def adapterhub_methods() -> Iterable[specs.Method]:
     yield _method(
         "dora", "LoRA with the magnitude of each weight learnt apart", "Lora", "DoraOptions",
         mergeable=True,
+        quantizers=("nf4",),
+        quantizer_reason="PEFT and bitsandbytes lose the scales of 8-bit weights after the first "
+        "step",
     )  # fmt: skip
     yield _method(
         "ia3", "One learnt scale an activation: few parameters", "Ia3", "Ia3Options",

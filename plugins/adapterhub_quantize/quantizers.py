@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ class Int8(_BitsAndBytes):
 
     def load_arguments(self, options: Int8Options) -> dict[str, Any]:
         """A `quantization_config`."""
+        # bitsandbytes says at every product that it computes in float16; once is in its manual.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=options.threshold)
         return {"quantization_config": config}
 

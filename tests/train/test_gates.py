@@ -1,0 +1,141 @@
+"""Each gate refuses the run that it is there for, and lets a sound one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
+from adapterhub.train import gates
+from adapterhub.train.rows import Collator, Row, Rows
+
+STOP, PAD = 3, 0
+SOUND = Rows([Row((5, 6, 7, STOP), 2), Row((8, 9, STOP), 1)])
+
+
+def adapted(tiny_base_dir: Path) -> Any:
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_dir)
+    config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(base, config)
+
+
+def refused(message: str) -> Any:
+    return pytest.raises(AdzError, match=message)
+
+
+def test_sound_rows_pass() -> None:
+    gates.check_rows(SOUND, STOP, PAD)
+
+
+def test_a_row_that_does_not_stop_is_refused() -> None:
+    with refused("row 2 does not end with the stop token") as caught:
+        gates.check_rows(Rows([SOUND[0], Row((8, 9, 7), 1)]), STOP, PAD)
+    assert caught.value.exit_code == EXIT_VERIFICATION
+
+
+def test_a_row_whose_stop_is_not_scored_is_refused() -> None:
+    with refused("row 1 has no token that is scored"):
+        gates.check_rows(Rows([Row((8, 9, STOP), 3)]), STOP, PAD)
+
+
+def test_padding_that_is_the_stop_token_is_refused() -> None:
+    with refused("the padding token is the stop token"):
+        gates.check_rows(SOUND, STOP, STOP)
+
+
+def test_the_gradient_reaches_every_layer_and_nothing_is_left_behind(tiny_base_dir: Path) -> None:
+    model = adapted(tiny_base_dir)
+    state = torch.get_rng_state()
+    assert gates.check_gradients(model, Collator(PAD)(SOUND.rows)) == 14
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_layer_that_does_not_learn_is_named(tiny_base_dir: Path) -> None:
+    model = adapted(tiny_base_dir)
+    dead = model.base_model.model.model.layers[1].mlp.up_proj
+    with torch.no_grad():
+        # B is zero at the start: without A no gradient reaches either.
+        dead.lora_A["default"].weight.zero_()
+    with refused(r"no gradient reaches .*layers\.1\.mlp\.up_proj") as caught:
+        gates.check_gradients(model, Collator(PAD)(SOUND.rows))
+    assert "1 of 14" in caught.value.hint
+
+
+def test_a_model_in_which_nothing_trains_is_refused(tiny_base_dir: Path) -> None:
+    model = adapted(tiny_base_dir)
+    head = model.get_output_embeddings()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    probe = torch.nn.Parameter(torch.zeros(()))
+    head.register_forward_hook(lambda module, given, out: out + probe)
+    with refused("nothing is trainable"):
+        gates.check_gradients(model, Collator(PAD)(SOUND.rows))
+
+
+def test_a_loss_that_is_no_number_is_refused(tiny_base_dir: Path) -> None:
+    model = adapted(tiny_base_dir)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(torch.nan)
+    with refused("the first loss is nan"):
+        gates.check_gradients(model, Collator(PAD)(SOUND.rows))
+
+
+def test_effect_reload_and_merge() -> None:
+    one = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    gates.check_effect(one, one + 1e-3)
+    gates.check_reload(one, one.clone())
+    assert gates.check_merge(one, one + 1e-5) < 1e-4
+    with refused("the adapter changes nothing"):
+        gates.check_effect(one, one.clone())
+    with refused("not finite"):
+        gates.check_effect(one, one * torch.nan)
+    with refused("the stored adapter differs"):
+        gates.check_reload(one, one + 0.01)
+    with refused("the stored adapter differs"):
+        gates.check_reload(one, one * torch.nan)
+    with refused("merged into the base"):
+        gates.check_merge(one, one + 0.1)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message", "hint"),
+    [
+        (["q_proj", "qq_proj"], "'qq_proj' matches no module", "did you mean q_proj"),
+        ([".*q_proj"], "matches no module", "q_proj"),
+        (".*typo", "'.*typo' matches no module of LlamaForCausalLM", "there are"),
+        ("(", "no regular expression", ""),
+        ([], "an empty list", "all-linear"),
+    ],
+)
+def test_a_target_that_matches_nothing_is_an_error_with_the_nearest(
+    targets: Any, message: str, hint: str, plan_for: Callable[..., Any], registry: Any,
+    progress: Any,
+) -> None:  # fmt: skip
+    from adapterhub.train.run import train
+
+    with pytest.raises(AdzError) as caught:
+        train(plan_for(method={"name": "lora", "targets": targets}), registry, progress)
+    assert message in caught.value.message
+    assert "method.targets" in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == EXIT_USAGE
+    assert registry.versions() == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "modules"),
+    [(["q_proj", "layers.1.mlp.up_proj"], 3), (r".*\.1\.self_attn\.[qk]_proj", 2)],
+)
+def test_targets_by_name_and_by_expression(
+    targets: Any, modules: int, trained: Callable[..., Any]
+) -> None:
+    version = trained(method={"name": "lora", "targets": targets})
+    assert version.manifest.adapter["modules"] == modules

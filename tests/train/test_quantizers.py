@@ -1,0 +1,85 @@
+"""Every method over every quantizer: it trains, and the quantised base stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from adapterhub.errors import EXIT_USAGE, AdzError
+from adapterhub.manifest import Version
+from adapterhub.protocols import Registry
+from adapterhub.train import run as pipeline
+from adapterhub.train.run import train
+
+METHODS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
+LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
+
+
+@pytest.mark.parametrize(
+    ("method", "quantizer"), [(m, q) for m in METHODS for q in LAYERS if (m, q) != ("dora", "int8")]
+)
+def test_each_pair_trains_over_a_base_that_is_really_quantised(
+    method: str,
+    quantizer: str,
+    plan_for: Callable[..., Any],
+    registry: Registry,
+    progress: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs: list[Any] = []
+    kept = pipeline.commit_run
+    monkeypatch.setattr(
+        pipeline, "commit_run", lambda run, *rest: runs.append(run) or kept(run, *rest)
+    )
+    plan = plan_for(
+        method={"name": method}, quantizer={"name": quantizer}, training={"max_steps": 6}
+    )
+    version = train(plan, registry, progress)
+    metrics = version.manifest.metrics
+    assert version.manifest.quantizer == quantizer
+    assert metrics["holdout_loss"] < metrics["holdout_loss_base"]
+    kinds = [type(module).__name__ for module in runs[0].model.modules()]
+    # Seven linear layers in each of two blocks; the output layer is never quantised.
+    held = sum(LAYERS[quantizer] in {c.__name__ for c in type(m).__mro__}
+               for m in runs[0].model.modules() if not hasattr(m, "base_layer"))  # fmt: skip
+    assert held == 14, kinds
+    for parameter in runs[0].model.parameters():
+        if parameter.requires_grad:
+            assert parameter.dtype == torch.float32
+
+
+def test_a_quantised_base_answers_nearly_as_the_plain_one(
+    trained: Callable[..., Version],
+) -> None:
+    plain = trained().manifest.metrics["holdout_loss_base"]
+    for quantizer in LAYERS:
+        metrics = trained(quantizer={"name": quantizer}).manifest.metrics
+        assert metrics["holdout_loss_base"] == pytest.approx(plain, rel=0.02)
+        assert metrics["holdout_loss_base"] != plain
+        assert "merge_difference" not in metrics
+
+
+def test_a_pair_that_the_libraries_cannot_do_is_refused_with_the_reason(
+    plan_for: Callable[..., Any],
+) -> None:
+    with pytest.raises(AdzError, match="dora does not work over int8: PEFT and bits") as caught:
+        plan_for(method={"name": "dora"}, quantizer={"name": "int8"})
+    assert caught.value.exit_code == EXIT_USAGE
+    assert "nf4" in caught.value.hint
+
+
+def test_the_libraries_still_cannot_do_it(tiny_base_dir: Path) -> None:
+    """When this fails, PEFT or bitsandbytes was mended: let dora work over int8."""
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_dir, quantization_config=config)
+    model = get_peft_model(base, LoraConfig(use_dora=True, task_type="CAUSAL_LM"))
+    ids = torch.tensor([[5, 6, 7]])
+    model.train()(input_ids=ids).logits.sum().backward()
+    with pytest.raises(AttributeError, match="NoneType"):
+        model.eval()(input_ids=ids)
