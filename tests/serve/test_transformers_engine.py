@@ -151,12 +151,13 @@ def test_a_stream_joins_to_the_whole_answer(running: Running) -> None:
     assert sum(map(bool, texts)) > 5
     assert pieces[-2].choices[0].finish_reason == "length"
     assert pieces[-1].usage == whole.usage
-    chat = running.client.chat.completions.create(
-        model="a", messages=[{"role": "user", "content": "Hi"}], max_tokens=5, stream=True
-    )
-    deltas = [piece.choices[0].delta for piece in chat]
+    asked = {"model": "a", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
+    chat = running.client.chat.completions.create(**asked, temperature=0)
+    stream = running.client.chat.completions.create(**asked, temperature=0, stream=True)
+    deltas = [piece.choices[0].delta for piece in stream]
     assert deltas[0].role == "assistant"
-    assert any(delta.content for delta in deltas)
+    assert "".join(delta.content or "" for delta in deltas) == chat.choices[0].message.content
+    assert sum(bool(delta.content) for delta in deltas) > 5
 
 
 def test_stop_strings_seeds_and_several_prompts(running: Running, tiny_base_dir: Path) -> None:
