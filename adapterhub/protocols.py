@@ -51,7 +51,8 @@ class Method(Protocol):
         """
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
-        """Write the adapter, safetensors and JSON only, byte for byte reproducible."""
+        """Write `adapter_model.safetensors` and `adapter_config.json` into `directory`, byte
+        for byte reproducible. No other file of an adapter is stored."""
 
     def load(self, model: torch.nn.Module, directory: Path) -> torch.nn.Module:
         """Return the base `model` with the stored adapter in it, for inference."""

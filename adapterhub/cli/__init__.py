@@ -112,6 +112,15 @@ def main(arguments: list[str] | None = None) -> int:
     except AdzError as error:
         _complain(str(error))
         return error.exit_code
+    except ModuleNotFoundError as error:
+        from adapterhub.cli.extras import missing_module
+
+        words = sys.argv[1:] if arguments is None else arguments
+        lacking = missing_module(error, next((w for w in words if not w.startswith("-")), ""))
+        if lacking is None:
+            raise
+        _complain(str(lacking))
+        return lacking.exit_code
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (click.Abort, KeyboardInterrupt):

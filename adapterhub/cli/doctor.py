@@ -79,18 +79,14 @@ def _home() -> Check:
 
 def _extras() -> Iterator[Check]:
     """An extra for each line: what of it is installed, and what is missing or too old."""
-    from importlib import metadata
+    from adapterhub.cli.extras import requirements_by_extra
 
-    from packaging.requirements import Requirement
-
-    requirements = [Requirement(text) for text in metadata.requires("adapterhub") or ()]
     state: dict[str, tuple[list[str], list[str]]] = {}
-    for extra in metadata.metadata("adapterhub").get_all("Provides-Extra") or ():
+    for extra, requirements in requirements_by_extra().items():
         found, lacking = state.setdefault(extra, ([], []))
         for requirement in requirements:
-            if requirement.marker and requirement.marker.evaluate({"extra": extra}):
-                present, text = _installed(requirement)
-                (found if present else lacking).append(text)
+            present, text = _installed(requirement)
+            (found if present else lacking).append(text)
     for extra, (found, lacking) in state.items():
         other = _ALTERNATIVES.get(extra)
         # `all` only repeats the others.

@@ -123,7 +123,8 @@ def test_light_install_has_no_torch(light):
 )  # fmt: skip
 def test_light_install_works_without_torch(light_adz, arguments):
     done = light_adz(*arguments)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_light_install_lists_every_plugin(light_adz):
@@ -143,17 +144,21 @@ def test_doctor_of_a_light_install_says_what_to_install(light_adz):
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
-        (("train", "--data", "data.jsonl", "--base", "some"), "adapterhub[train]"),
-        (("merge", "--linear", "./a", "./b", "--out", "c"), "adapterhub[merge]"),
-        (("eval", "some", "--data", "data.jsonl"), "adapterhub[train]"),
-        (("serve",), "adapterhub["),
+        (("train", "--data", "data.jsonl"), "[train]"),
+        (("eval", "tiny", "--data", "data.jsonl"), "[train]"),
+        (("merge", "--linear", "./a", "./b", "--out", "c"), "[merge]"),
+        (("serve",), "[vllm]"),
+        (("serve", "--engine", "transformers"), "[serve]"),
     ],
-    ids=["train", "merge", "eval", "serve"],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_command_that_lacks_its_extra_says_which(light_adz, tmp_path, arguments, extra):
+def test_command_that_lacks_its_extra_says_which(
+    light_adz, tiny_base_dir, tmp_path, arguments, extra
+):
     (tmp_path / "data.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    added = light_adz("base", "add", "tiny", str(tiny_base_dir))
+    assert added.returncode == 0, added.stderr
     done = light_adz(*arguments)
-    assert done.returncode in (1, 2)
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
-    assert f"pip install '{extra}" in done.stderr
+    assert f"pip install 'adapterhub{extra}'" in done.stderr

@@ -26,13 +26,18 @@ def installed(tmp_path_factory):
 
 
 @pytest.fixture
-def adz_with_template(adz_process, installed):
+def adz_with_template(adz, installed, monkeypatch):
+    """Run `adz` where the template can be imported; every call succeeds."""
+    monkeypatch.syspath_prepend(installed)
+
     def run(*arguments):
-        done = adz_process(*arguments, env={"PYTHONPATH": str(installed)})
+        done = adz(*arguments)
         assert done.code == 0, done.err
         return done
 
-    return run
+    yield run
+    for name in [n for n in sys.modules if n.startswith("adz_plugin_template")]:
+        del sys.modules[name]
 
 
 def test_its_own_tests_pass(installed, tmp_path):
@@ -45,8 +50,9 @@ def test_its_own_tests_pass(installed, tmp_path):
     assert " passed" in done.stdout
 
 
-def test_adz_shows_where_its_parts_came_from(adz_with_template):
-    records = json.loads(adz_with_template("plugins", "--json").out)
+def test_adz_shows_where_its_parts_came_from(adz_process, installed):
+    done = adz_process("plugins", "--json", env={"PYTHONPATH": str(installed)})
+    records = json.loads(done.out)
     (record,) = [r for r in records if r["distribution"] == "adz-plugin-template"]
     assert record["status"] == "loaded"
     assert record["components"] == {
@@ -57,7 +63,7 @@ def test_adz_shows_where_its_parts_came_from(adz_with_template):
     }
 
 
-def test_all_four_parts_through_adz(adz_with_template, adz, tiny_base_dir, tmp_path):
+def test_all_four_parts_through_adz(adz_with_template, adz_process, tiny_base_dir, tmp_path):
     data = tmp_path / "data.jsonl"
     rows = [{"prompt": f"{i} plus {i} is", "completion": f" {2 * i}"} for i in range(40)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -85,7 +91,7 @@ def test_all_four_parts_through_adz(adz_with_template, adz, tiny_base_dir, tmp_p
     assert "word_f1" in scores.out
 
     # Without its plugin the adapter is still there, and what is missing is said.
-    without = adz("eval", "biases", "--data", data, "--limit", "4")
+    without = adz_process("eval", "biases", "--data", data, "--limit", "4")
     assert without.code == 2
     assert "unknown method 'bitfit'" in without.err
 

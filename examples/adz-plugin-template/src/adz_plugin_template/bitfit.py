@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import nn
 from adapterhub import AdzError
 from adz_plugin_template.options import BitFitOptions
 
-_FILE = "bitfit.safetensors"
+# The registry stores these two files of a method, whatever it keeps in them.
+_WEIGHTS = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
 
 
 class BitFit:
@@ -44,12 +47,14 @@ class BitFit:
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
-        save_file(trained, directory / _FILE)
+        save_file(trained, directory / _WEIGHTS)
+        settings = {"method": "bitfit", "layers": len(trained)}
+        (directory / _CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def load(self, model: Any, directory: Path) -> Any:
         """Put the stored biases into the base."""
         layers = _linear_layers(model)
-        for name, bias in load_file(directory / _FILE).items():
+        for name, bias in load_file(directory / _WEIGHTS).items():
             layer = layers[name.removesuffix(".bias")]
             layer.bias = nn.Parameter(bias.to(layer.weight), requires_grad=False)
         return model
