@@ -61,7 +61,9 @@ def _sections(version: Version, attestations: Sequence[Mapping[str, Any]]) -> It
 
 def _facts(version: Version) -> dict[str, str]:
     manifest = version.manifest
-    adapter = ", ".join(f"{key} {_number(value)}" for key, value in manifest.adapter.items())
+    # The size first, the rest as it was recorded.
+    order = sorted(manifest.adapter, key=lambda key: (key != "rank", key != "alpha"))
+    adapter = ", ".join(f"{key} {_number(manifest.adapter[key])}" for key in order)
     facts = {
         "digest": version.digest,
         "method": _method(manifest),

@@ -87,7 +87,8 @@ def test_show(stored: Any, adz: Any) -> None:
     stored.attest(version, "eval", {"metric": "exact_match", "score": 0.875})
     out = adz("show", "sql@prod").out
     for text in (
-        "sql@1  (prod)", version.digest, "rank 2", "unknown: it is neither served nor merged",
+        "sql@1  (prod)", version.digest, "rank 2, alpha 4",
+        "unknown: it is neither served nor merged",
         "adapter_model.safetensors", "metrics.jsonl", "artifact", "sql.jsonl", "loss.train",
         "0.123457", "exact_match", "0.875",
     ):  # fmt: skip

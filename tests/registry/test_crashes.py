@@ -12,7 +12,7 @@ from typing import Any
 
 from adapterhub_registry.store import LocalRegistry
 
-KILLS = int(os.environ.get("ADZ_TEST_KILLS", "200"))
+KILLS = int(os.environ.get("TEST_KILLS", "200"))
 DRIVER = Path(__file__).with_name("crash_driver.py")
 
 WRITER = """
