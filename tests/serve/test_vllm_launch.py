@@ -1,0 +1,221 @@
+"""The command line and environment of the child, and why it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapterhub.errors import EXIT_USAGE, AdzError
+from adapterhub.protocols import ServeSettings
+from adapterhub_vllm import machine
+from adapterhub_vllm.child import Child, explain_end
+from adapterhub_vllm.launch import command_line, environment
+from adapterhub_vllm.settings import VARIABLE, ServerSettings, read_settings
+
+SETTINGS = ServeSettings(base="tiny", port=8123, max_resident=3)
+SERVER = ServerSettings("tiny", 16)
+
+
+def value_of(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def test_the_command_line_says_what_was_asked(tiny_base: Any) -> None:
+    command = command_line(
+        replace(SETTINGS, extra=("--max-num-seqs", "4")), tiny_base, 16, on_cpu=True
+    )
+    assert command[:3] == [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    assert value_of(command, "--model") == tiny_base.path
+    assert value_of(command, "--served-model-name") == "tiny"
+    assert value_of(command, "--max-lora-rank") == "16"
+    assert value_of(command, "--max-loras") == "3"
+    # The tiny base reads 512 tokens, fewer than the default of a CPU.
+    assert value_of(command, "--max-model-len") == "512"
+    assert command[-2:] == ["--max-num-seqs", "4"]
+
+
+def test_on_a_gpu_vllm_keeps_its_own_defaults(tiny_base: Any) -> None:
+    command = command_line(SETTINGS, tiny_base, 16, on_cpu=False)
+    assert "--max-model-len" not in command
+    assert value_of(command, "--dtype") == "auto"
+    variables = environment(SETTINGS, SERVER, {}, on_cpu=False)
+    assert not [name for name in variables if name.startswith("VLLM_CPU_")]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    ["--model", "--port=1", "--lora-modules", "--trust-remote-code", "--trust_remote_code",
+     "--served-model-name", "--middleware", "--api-key", "--max_lora_rank=512"],
+)  # fmt: skip
+def test_flags_that_are_not_the_users_are_refused(tiny_base: Any, extra: str) -> None:
+    with pytest.raises(AdzError, match="cannot be given to vLLM here") as raised:
+        command_line(replace(SETTINGS, extra=(extra,)), tiny_base, 16, on_cpu=True)
+    assert raised.value.exit_code == EXIT_USAGE
+
+
+def test_the_key_is_in_no_command_line(tiny_base: Any) -> None:
+    settings = replace(SETTINGS, api_key="secret")
+    assert "secret" not in " ".join(command_line(settings, tiny_base, 16, on_cpu=True))
+    assert environment(settings, SERVER, {}, on_cpu=True)["VLLM_API_KEY"] == "secret"
+    # A key from elsewhere would lock out a user who asked for none.
+    assert "VLLM_API_KEY" not in environment(
+        SETTINGS, SERVER, {"VLLM_API_KEY": "other"}, on_cpu=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"VLLM_PLUGINS": "mine"}, "mine,adapterhub"),
+        ({"VLLM_PLUGINS": "adapterhub,mine"}, "adapterhub,mine"),
+        ({"VLLM_PLUGINS": ""}, "adapterhub"),
+    ],
+)
+def test_a_users_allowlist_of_plugins_stays_in_force(
+    given: dict[str, str], expected: str | None
+) -> None:
+    assert environment(SETTINGS, SERVER, given, on_cpu=True).get("VLLM_PLUGINS") == expected
+
+
+def test_the_environment_is_offline_and_without_vllms_management() -> None:
+    given = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "HF_HUB_OFFLINE": "0", "PATH": "/bin"}
+    variables = environment(SETTINGS, SERVER, given, on_cpu=True)
+    assert variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
+    assert variables["HF_HUB_OFFLINE"] == "1"
+    assert variables["VLLM_NO_USAGE_STATS"] == "1"
+    assert variables["PATH"] == "/bin"
+
+
+def test_what_a_user_set_for_the_cpu_wins() -> None:
+    given = {"VLLM_CPU_KVCACHE_SPACE": "7", "VLLM_CPU_OMP_THREADS_BIND": "auto"}
+    variables = environment(SETTINGS, SERVER, given, on_cpu=True)
+    assert variables["VLLM_CPU_KVCACHE_SPACE"] == "7"
+    assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "auto"
+
+
+def test_several_workers_choose_their_own_cores() -> None:
+    settings = replace(SETTINGS, extra=("--tensor-parallel-size", "2"))
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(settings, SERVER, {}, on_cpu=True)
+
+
+def test_the_settings_reach_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert read_settings() is None
+    for name, value in SERVER.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert read_settings() == SERVER
+
+
+def test_one_thread_for_each_core_is_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Two cores of two threads each, and a third core that this process may not use.
+    for cpu, siblings in {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3", 4: "4"}.items():
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(siblings + "\n")
+    monkeypatch.setattr(machine, "_CPUS", tmp_path)
+    monkeypatch.setattr(machine, "_NODES", tmp_path / "no-nodes")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert machine.cores_to_bind() == "0,1"
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    assert machine.cores_to_bind() is None
+    for node in ("node0", "node1"):
+        (tmp_path / "nodes" / node).mkdir(parents=True)
+    monkeypatch.setattr(machine, "_NODES", tmp_path / "nodes")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    assert machine.cores_to_bind() is None
+
+
+def test_the_cache_is_a_bounded_share_of_memory() -> None:
+    assert 1 <= machine.cache_gigabytes() <= 8
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("", "it printed nothing"),
+        ("INFO all is well\nlast words\n", "last words"),
+        (
+            "usage: api_server.py\napi_server.py: error: unrecognized arguments: --foo\n",
+            "api_server.py: error: unrecognized arguments: --foo",
+        ),
+        (
+            "(EngineCore pid=7) ERROR 11-22 03:20:10 [core.py:1] Traceback (most recent call):\n"
+            "(EngineCore pid=7) ERROR 11-22 03:20:10 [core.py:1] ValueError: no memory left\n"
+            "RuntimeError: Engine core initialization failed. See root cause above.\n",
+            "ValueError: no memory left",
+        ),
+        ("ValueError: later\nadz: vllm 9 is not supported\n", "vllm 9 is not supported"),
+    ],
+)
+def test_the_line_that_says_why_it_ended(log: str, reason: str) -> None:
+    assert explain_end(log) == reason
+
+
+def run_child(code: str, log: Path) -> Child:
+    return Child([sys.executable, "-c", code], dict(os.environ), log)
+
+
+def wait_for(log: Path, words: str) -> str:
+    for _ in range(200):
+        text = log.read_text()
+        if words in text:
+            return text
+        time.sleep(0.05)
+    raise AssertionError(f"{words!r} never came: {log.read_text()!r}")
+
+
+def test_stopping_ends_the_child_and_its_children(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "child.log"
+    child = run_child(
+        "import subprocess, sys, time\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print('grandchild', p.pid, flush=True)\n"
+        "time.sleep(600)\n",
+        log,
+    )
+    grandchild = int(wait_for(log, "\n").split()[1])
+    child.stop()
+    assert child.exit_code() == -signal.SIGTERM
+    assert ends(grandchild)
+
+
+def test_a_child_does_not_outlive_adz(tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\n"
+        "from adapterhub_vllm.child import Child\n"
+        "Child([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True);"
+        f" time.sleep(600)'], dict(os.environ), Path({str(log)!r}))\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    for _ in range(200):
+        if log.exists() and log.read_text().endswith("\n"):
+            break
+        time.sleep(0.05)
+    child = int(log.read_text())
+    parent.kill()
+    parent.wait()
+    assert ends(child)
+
+
+def ends(pid: int) -> bool:
+    """Whether the process ends within some seconds (a zombie of another parent has ended)."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.1)
+    return False

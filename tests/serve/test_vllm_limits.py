@@ -1,0 +1,117 @@
+"""What vLLM can serve, decided from manifests and files without vLLM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapterhub.plugins import open_registry
+from adapterhub_vllm.limits import (
+    LEGAL_RANKS,
+    smallest_legal_rank,
+    why_not_files,
+    why_not_vllm,
+)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "legal"),
+    [([], 16), ([1], 1), ([2], 8), ([8, 4], 8), ([9], 16), ([129], 256), ([300, 16], 320),
+     ([512], 512), ([1024, 32], 32)],
+)  # fmt: skip
+def test_the_smallest_legal_rank_holds_what_vllm_can_serve(ranks: list[int], legal: int) -> None:
+    assert smallest_legal_rank(ranks) == legal
+
+
+def test_the_legal_ranks_are_those_of_vllm() -> None:
+    lora = pytest.importorskip("vllm.config.lora")
+    from typing import get_args
+
+    assert set(LEGAL_RANKS) == set(get_args(lora.MaxLoRARanks))
+
+
+@pytest.mark.parametrize(
+    ("method", "served"),
+    [("lora", True), ("rslora", True), ("dora", False), ("ia3", False), ("prompt", False)],
+)
+def test_methods_that_vllm_lacks_are_refused(
+    tiny_base: Any, commit_adapter: Any, method: str, served: bool
+) -> None:
+    version = commit_adapter("sql", method)
+    reason = why_not_vllm(version, tiny_base, 512)
+    assert reason is None if served else reason is not None
+    if reason:
+        assert f"its method is {method}" in reason
+        assert "--engine transformers" in reason
+
+
+@pytest.fixture
+def directory(commit_adapter: Any, tmp_path: Path) -> tuple[Any, Path]:
+    """A committed LoRA version and a copy of its files that a test may spoil."""
+    import shutil
+
+    version = commit_adapter("sql")
+    copy = tmp_path / "copy"
+    shutil.copytree(open_registry().path(version), copy)
+    return version, copy
+
+
+def change(directory: Path, **values: Any) -> None:
+    file = directory / "adapter_config.json"
+    config = {**json.loads(file.read_text()), **values}
+    file.chmod(0o644)
+    file.write_text(json.dumps(config))
+
+
+def test_a_plain_adapter_passes(directory: tuple[Any, Path]) -> None:
+    version, folder = directory
+    assert why_not_files(version, folder, 512) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"lora_bias": True}, "bias in its factors"),
+        ({"bias": "all"}, "trained biases"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"alora_invocation_tokens": [1]}, "aLoRA"),
+        ({"layer_replication": [[0, 1]]}, "replicated"),
+        ({"trainable_token_indices": [5]}, "token embeddings"),
+        ({"init_lora_weights": "pissa"}, "changed base"),
+        ({"init_lora_weights": "olora"}, "changed base"),
+        ({"r": 64}, "--max-rank 64"),
+        ({"rank_pattern": {"q_proj": 100}}, "--max-rank 128"),
+        ({"r": 1000}, "at most 512"),
+    ],
+)
+def test_what_vllm_refuses_or_leaves_out_is_refused(
+    directory: tuple[Any, Path], values: dict[str, Any], words: str
+) -> None:
+    version, folder = directory
+    change(folder, **values)
+    assert words in (why_not_files(version, folder, 32) or "")
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal"])
+def test_ways_to_begin_that_leave_the_base_alone_pass(
+    directory: tuple[Any, Path], init: object
+) -> None:
+    version, folder = directory
+    change(folder, init_lora_weights=init)
+    assert why_not_files(version, folder, 32) is None
+
+
+def test_a_tensor_that_is_no_factor_is_refused(directory: tuple[Any, Path]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    version, folder = directory
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    first = next(iter(tensors.values()))
+    file.unlink()
+    save_file({**tensors, "base_model.model.lm_head.weight": first.clone()}, file)
+    assert "lm_head.weight" in (why_not_files(version, folder, 32) or "")
