@@ -99,8 +99,11 @@ class Plugins:
         return found
 
     def components(self, kind: type[C]) -> dict[str, C]:
-        """Components by name. A name that two plugins provide is there once."""
-        return {p.component.name: cast("C", p.component) for p in reversed(self.provided(kind))}
+        """Components by name. A name that several plugins provide is there once: the first's."""
+        found: dict[str, C] = {}
+        for provided in self.provided(kind):
+            found.setdefault(provided.component.name, cast("C", provided.component))
+        return found
 
     def get(self, kind: type[C], name: str) -> C:
         """The component called `name`, or `distribution:name` where several plugins provide it.
