@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 @click.argument("reference", metavar="REF")
 @click.option("--url", help="The server; by default http://127.0.0.1:8000/v1.")
 @click.option("--api-key", envvar=["ADZ_CHAT_API_KEY", "OPENAI_API_KEY"], help="The server's key.")
-@click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Longest answer.",
+)
 @click.option(
     "--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="0: greedy."
 )

@@ -38,7 +38,13 @@ _FILE = click.Path(path_type=Path)
     type=click.IntRange(1),
     help="Longest answer; by default 8 more than the longest reference.",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Prompts that are answered together.",
+)
 @click.option("--no-attest", is_flag=True, help="Do not record the scores with the versions.")
 @json_option
 def command(

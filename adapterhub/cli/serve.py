@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 @click.argument("base", required=False)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE OPTIONS...]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on.",
+)
 @click.option("--api-key", help="Refuse requests without this key.")
 @click.option(
     "--max-rank", type=click.IntRange(1), help="Largest LoRA rank; by default the registry's."
