@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
 
 import uvicorn
 
-from adapterhub.errors import EXIT_OK, usage_error
+from adapterhub.errors import EXIT_INTERRUPTED, EXIT_OK, usage_error
 from adapterhub.models import compute_device, load_base, load_tokenizer
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import Progress, ServeSettings
@@ -24,7 +25,7 @@ class TransformersEngine:
     """Serves a base and its adapters over the OpenAI API from this process."""
 
     def serve(self, settings: ServeSettings, progress: Progress) -> int:
-        """See `protocols.Engine`."""
+        """Serve until Ctrl-C (130) or SIGTERM (0)."""
         if settings.extra:
             raise usage_error(
                 f"the transformers engine has no flags of its own: {' '.join(settings.extra)}"
@@ -38,9 +39,14 @@ class TransformersEngine:
                 lifespan="off",
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
+            # uvicorn ends in order and then raises the signal again, for whoever was there before.
+            before = signal.signal(signal.SIGTERM, lambda *_: None)
             try:
                 _Server(config, lambda: settings.ready(url)).run(sockets=[listener])
+            except KeyboardInterrupt:
+                return EXIT_INTERRUPTED
             finally:
+                signal.signal(signal.SIGTERM, before)
                 service.worker.stop()
         return EXIT_OK
 
