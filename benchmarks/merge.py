@@ -25,7 +25,8 @@ from typing import Any
 RANKS = (8, 16)
 WEIGHTS = (0.7, 0.3)
 RANK = 16
-SIDES = ("adapterhub", "peft svd")
+# Each side and where it writes: PEFT puts an adapter into a folder by its name.
+WRITTEN = {"adapterhub": Path("adapterhub"), "peft svd": Path("peft/merged")}
 
 
 def measure() -> dict[str, Any]:
@@ -34,10 +35,10 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="adz-benchmark-") as folder:
         directory = Path(folder)
         _write_adapters(directory)
-        sides = {side: _run_side(side, directory) for side in SIDES}
+        sides = {side: _run_side(side, directory) for side in WRITTEN}
         for side, figures in sides.items():
-            figures["relative_error"] = _relative_error(directory, directory / side)
-    ours, theirs = (sides[side] for side in SIDES)
+            figures["relative_error"] = _relative_error(directory, directory / WRITTEN[side])
+    ours, theirs = (sides[side] for side in WRITTEN)
     ratios = {
         "cpu": theirs["cpu_seconds"] / ours["cpu_seconds"],
         "memory": theirs["peak_mb"] / ours["peak_mb"],
@@ -146,19 +147,16 @@ def _merge_peft(directory: Path, out: Path) -> Callable[[], None]:
         model = PeftModel.from_pretrained(base, directory / names[0], adapter_name=names[0])
         model.load_adapter(directory / names[1], adapter_name=names[1])
         model.add_weighted_adapter(
-            names, list(WEIGHTS), "merged", combination_type="svd", svd_rank=RANK
+            names, list(WEIGHTS), out.name, combination_type="svd", svd_rank=RANK
         )
-        model.save_pretrained(out, selected_adapters=["merged"])
-        (out / "merged").rename(out.with_suffix(".tmp"))
-        out.rmdir()
-        out.with_suffix(".tmp").rename(out)
+        model.save_pretrained(out.parent, selected_adapters=[out.name])
 
     return run
 
 
 def _report_side(side: str, directory: Path) -> None:
-    prepare = {SIDES[0]: _merge_ours, SIDES[1]: _merge_peft}[side]
-    run = prepare(directory, directory / side)
+    prepare = {"adapterhub": _merge_ours, "peft svd": _merge_peft}[side]
+    run = prepare(directory, directory / WRITTEN[side])
     began = time.process_time()
     run()
     seconds = time.process_time() - began
@@ -195,7 +193,7 @@ def _read(path: Path) -> Callable[[str], Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=list(WRITTEN), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
