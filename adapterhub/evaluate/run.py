@@ -85,6 +85,12 @@ def evaluate(registry: Registry, settings: EvaluationSettings, progress: Progres
         settings.data, settings.shots_from, limit=settings.limit, shots=settings.shots
     )
     verify_base(base)
+    for name, version in versions.items():
+        if version.manifest.quantizer:
+            progress.note(
+                f"{name} was trained over {version.manifest.quantizer}; "
+                f"it is scored on {base.name} as it is stored, which also serves it"
+            )
     cells = _cells(subjects, tasks, base, settings)
     answerer = _answerer(registry, base, settings)
     scores = []
