@@ -35,7 +35,7 @@ def dense(
     left = [operand.b * operand.scale for operand in operands]
     coordinates = FactorCoordinates(left, [operand.a for operand in operands], seed, module)
     delta = apply_rule(rule, coordinates, weights, options)
-    b, a = _compress(delta, rank, module)
+    b, a = compress(delta, rank, module)
     lost = norm = 0.0
     for start in range(0, delta.shape[0], _ERROR_ROWS):
         rows = slice(start, start + _ERROR_ROWS)
@@ -44,7 +44,7 @@ def dense(
     return MergedModule(a=a, b=b, error=lost**0.5, norm=norm**0.5)
 
 
-def _compress(delta: torch.Tensor, rank: int, module: str) -> tuple[torch.Tensor, torch.Tensor]:
+def compress(delta: torch.Tensor, rank: int, module: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(m, k) and (k, n) with k = min(rank, m, n): nearly the best product."""
     sketch = _range(delta, min(rank + _OVERSAMPLING, *delta.shape), module)
     u, s, vh = torch.linalg.svd(sketch.T @ delta, full_matrices=False)

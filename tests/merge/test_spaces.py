@@ -14,6 +14,7 @@ from adapterhub.protocols import Factors
 from adapterhub_merge import coordinates as coordinates_module
 from adapterhub_merge.coordinates import FactorCoordinates, apply_rule
 from adapterhub_merge.dare import dare
+from adapterhub_merge.dense import compress
 
 OPTIONS = {"density": 0.3, "seed": 7}
 M, N = 30, 20
@@ -210,3 +211,11 @@ def test_ties_does_not_mind_the_order_or_the_sign(
     second = run("ties", "dense", [turned[i] for i in order], [weights[i] for i in order], rank=N)
     difference = second.b @ second.a - sign * (first.b @ first.a)
     assert difference.norm() < 1e-5 * first.norm
+
+
+def test_the_sketch_is_nearly_the_best_on_a_flat_spectrum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    delta = torch.randn(300, 200, generator=generator)
+    b, a = compress(delta, 8, "module")
+    best = torch.linalg.svdvals(delta.double())[8:].norm()
+    assert (delta.double() - b.double() @ a.double()).norm() <= 1.01 * best

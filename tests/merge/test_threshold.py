@@ -53,3 +53,8 @@ def test_a_large_module_exactly_and_with_little_memory() -> None:
         assert found.item() == ordered[int(density * whole.numel()) - 1].item()
         collected.append(found.item())
     assert collected == sorted(collected, reverse=True)
+
+
+def test_a_bracket_that_just_misses_is_widened() -> None:
+    values = torch.arange(10.0)
+    assert kth_largest(lambda: [values], torch.full((10_000,), 7.0), 10, 2).item() == 8
