@@ -63,8 +63,9 @@ def command(
     from adapterhub.errors import usage_error
     from adapterhub.plugins import open_registry
     from adapterhub.protocols import ServeSettings
+    from adapterhub.serve import engines
     from adapterhub.serve.address import check_free, is_loopback
-    from adapterhub.serve.engines import choose_engine
+    from adapterhub.serve.quantized import quantizer_notes
 
     # `adz serve -- --flag` names no base: click hands the flag over as BASE.
     if base is not None and base.startswith("-"):
@@ -74,11 +75,14 @@ def command(
         raise usage_error(f"{extra[0]!r} is one argument too many", "see adz serve --help")
     progress = TerminalProgress()
     check_free(host, port)
-    record = choose_base(open_registry(), base)
-    implementation = choose_engine(engine)
+    registry = open_registry()
+    record = choose_base(registry, base)
+    implementation = engines.choose_engine(engine)
     verify_base(record)
     if not is_loopback(host) and api_key is None:
         progress.warn(f"whoever reaches {host} may use this server: give it an --api-key")
+    for line in quantizer_notes(registry, record):
+        progress.note(line)
     settings = ServeSettings(
         base=record.name,
         host=host,

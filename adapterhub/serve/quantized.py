@@ -1,0 +1,37 @@
+"""Adapters that were trained over a quantised base are served over the base itself: how they do
+there is said, not assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from adapterhub.manifest import BaseRecord, Version
+from adapterhub.protocols import Registry
+from adapterhub.serve.models import why_not_servable
+
+
+def quantizer_notes(registry: Registry, base: BaseRecord) -> Iterator[str]:
+    """A line for the newest servable version of each name that was trained over a quantizer:
+    its held-out loss there, and what was measured over the base that serves."""
+    newest = {version.name: version for version in registry.versions()}
+    for version in newest.values():
+        if version.manifest.quantizer and why_not_servable(version, base) is None:
+            yield _note(registry, base, version)
+
+
+def _note(registry: Registry, base: BaseRecord, version: Version) -> str:
+    manifest = version.manifest
+    text = f"{version.reference} was trained over {manifest.quantizer}"
+    loss = manifest.metrics.get("holdout_loss")
+    if loss is not None:
+        text += f" (held-out loss {loss:.3f} there)"
+    text += f" and is served over {base.dtype}: "
+    # adz eval answers over the base as it is, in process and through a server.
+    scores = registry.attestations(version, "evaluation")
+    if not scores:
+        return text + f"not compared yet, see adz eval {version.name} --data FILE"
+    latest: Any = scores[-1]["body"]
+    return text + (
+        f"{latest['metric']} {latest['score']:.3f} there, the base {latest['base']['score']:.3f}"
+    )
