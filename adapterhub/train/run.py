@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -77,6 +78,20 @@ def train(
     Raises AdzError when a gate refuses; nothing is committed then.
     """
     directory = run_directory(plan)
+    with _alone(directory):
+        version = _train_in(directory, plan, registry, progress, resume=resume)
+        shutil.rmtree(directory, ignore_errors=True)
+    return version
+
+
+def _train_in(
+    directory: Path,
+    plan: Plan,
+    registry: protocols.Registry,
+    progress: protocols.Progress,
+    *,
+    resume: bool,
+) -> Version:
     checkpoint = last_checkpoint(directory) if resume else None
     if resume and checkpoint is None:
         progress.note("there is no checkpoint of this recipe: training from the start")
@@ -91,9 +106,21 @@ def train(
         payload = directory / "payload"
         _check_after(run, base_logits, payload, progress)
         load_plugins().call_event("adapterhub_after_train", run=run, result=run.facts)
-        version = commit_run(run, registry, payload, directory / "artifacts")
-    shutil.rmtree(directory, ignore_errors=True)
-    return version
+        return commit_run(run, registry, payload, directory / "artifacts")
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Refuse a second process in the same run: the two would overwrite each other's files."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f"{directory.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AdzError(
+                "another process is in the middle of this very run", "wait for it, or stop it"
+            ) from None
+        yield
 
 
 def run_directory(plan: Plan) -> Path:

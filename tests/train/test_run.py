@@ -267,3 +267,33 @@ def test_held_out_rows_are_never_trained_on(plan_for: Callable[..., Any]) -> Non
     rows: tuple[Rows, Rows] = pipeline.rows_of(plan)
     assert len(rows[0]) + len(rows[1]) == 40
     assert not {row.ids for row in rows[0]} & {row.ids for row in rows[1]}
+
+
+def test_the_configuration_is_canonical_and_names_no_path(
+    trained: Trained, registry: Registry, tiny_base_dir: Path
+) -> None:
+    text = (registry.path(trained()) / "adapter_config.json").read_text()
+    settings = json.loads(text)
+    assert list(settings) == sorted(settings)
+    # A set to PEFT, whose order differs from process to process.
+    assert settings["target_modules"] == sorted(settings["target_modules"])
+    assert len({name.rsplit(".", 1)[-1] for name in settings["target_modules"]}) == 7
+    assert str(tiny_base_dir.parent) not in text
+    assert settings["inference_mode"] is True
+
+
+def test_a_second_process_in_the_same_run_is_refused(
+    plan_for: Callable[..., Any], registry: Registry, progress: Any, monkeypatch: Any
+) -> None:
+    plan, refused = plan_for(), []
+    kept = pipeline.prepare
+
+    def prepare(*arguments: Any) -> Any:
+        with pytest.raises(AdzError, match="in the middle of this very run") as caught:
+            train(plan, registry, progress)
+        refused.append(caught.value)
+        return kept(*arguments)
+
+    monkeypatch.setattr(pipeline, "prepare", prepare)
+    assert train(plan, registry, progress).number == 1
+    assert refused
