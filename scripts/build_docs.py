@@ -90,10 +90,10 @@ def pages() -> dict[Path, str]:
 
 
 def run_page(page: Path) -> None:
-    """Run the `$` lines of a page's console blocks, in order and in one empty ADZ_HOME."""
+    """Run the `$` lines of a page's console blocks: in the root, with an empty ADZ_HOME."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "ADZ_HOME": f"{folder}/home", "PATH": path}
+        environment = {**os.environ, "ADZ_HOME": folder, "PATH": path}
 
         def fill(block: re.Match[str]) -> str:
             lines = [line for line in block[2].splitlines() if line.startswith("$ ")]
@@ -105,10 +105,10 @@ def run_page(page: Path) -> None:
 
 def _run(line: str, folder: str, environment: dict[str, str]) -> str:
     done = subprocess.run(
-        ["bash", "-c", line.removeprefix("$ ")], cwd=folder, env=environment, text=True,
+        ["bash", "-c", line.removeprefix("$ ")], cwd=ROOT, env=environment, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
-    output = done.stdout.rstrip().replace(folder, "~")
+    output = done.stdout.rstrip().replace(folder, "$ADZ_HOME").replace(str(ROOT), ".")
     return f"{line}\n{output}\n" if output else f"{line}\n"
 
 
