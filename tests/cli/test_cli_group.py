@@ -11,7 +11,7 @@ import click
 import pytest
 
 from adapterhub.cli import COMMANDS, adz
-from adapterhub.errors import EXIT_USAGE
+from adapterhub.errors import EXIT_USAGE, AdzError
 
 HEAVY = ("torch", "transformers", "peft", "trl", "vllm", "pydantic", "rich", "numpy")
 
@@ -154,3 +154,25 @@ def test_completion_of_commands_and_options(adz_process):
     assert adz_process(env=words).out == "plain,plugins\n"
     words = {"_ADZ_COMPLETE": "bash_complete", "COMP_CWORD": "2", "COMP_WORDS": "adz plugins --js"}
     assert adz_process(env=words).out == "plain,--json\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        # The empty line ends the one on which the terminal shows ^C.
+        (KeyboardInterrupt(), 130, "\nadz: interrupted\n"),
+        (OSError(28, "No space left on device", "/full"), 1,
+         "adz: No space left on device: /full\n"),
+        (AdzError("it is wrong", "do this", exit_code=3), 3, "adz: it is wrong (do this)\n"),
+        (click.FileError("x", "unreadable"), 1, "adz: Could not open file 'x': unreadable\n"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_a_command_raises_is_one_line_and_an_exit_code(adz, monkeypatch, raised, code, line):
+    @click.command()
+    def command():
+        raise raised
+
+    monkeypatch.setattr("adapterhub.cli.plugins.command", command)
+    done = adz("plugins")
+    assert (done.code, done.out, done.err) == (code, "", line)
