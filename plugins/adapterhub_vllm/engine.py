@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ from adapterhub.serve.address import api_url, check_free
 from adapterhub.serve.models import why_not_servable
 from adapterhub_vllm.child import Child
 from adapterhub_vllm.contract import is_cpu_build, vllm_release
-from adapterhub_vllm.launch import command_line, current_environment, environment
+from adapterhub_vllm.launch import command_line, environment
 from adapterhub_vllm.limits import LEGAL_RANKS, smallest_legal_rank
 from adapterhub_vllm.settings import ServerSettings
 
@@ -46,7 +47,7 @@ class VllmEngine:
         on_cpu = is_cpu_build()
         command = command_line(settings, base, max_rank, on_cpu=on_cpu)
         server = ServerSettings(base.name, max_rank)
-        variables = environment(settings, server, current_environment(), on_cpu=on_cpu)
+        variables = environment(settings, server, os.environ, on_cpu=on_cpu)
         log = adz_home() / "serve" / f"{settings.port}.log"
         with _sigterm_raises():
             child = Child(command, variables, log)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,11 +95,6 @@ def environment(
         if cores and not any(flag.startswith(_SEVERAL_WORKERS) for flag in settings.extra):
             result.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
     return result
-
-
-def current_environment() -> dict[str, str]:
-    """A copy of this process's environment."""
-    return dict(os.environ)
 
 
 def _dtype(asked: str, on_cpu: bool) -> str:
