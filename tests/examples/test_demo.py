@@ -130,3 +130,15 @@ def test_a_path_with_spaces_is_quoted_in_what_it_prints(demo, tmp_path, capsys):
     run.commands.append(("adz ls", "1.0 s"))
     demo.finish(run, 60)
     assert f"export ADZ_HOME='{home}'" in capsys.readouterr().out
+
+
+def test_a_command_is_one_line_that_a_shell_reads_back(demo):
+    line = demo.typed(["run", "american", "British: colour\nAmerican:", "a b"])
+    assert "\n" not in line
+    words = subprocess.run(
+        ["bash", "-c", f'adz() {{ printf "%s|" "$@"; }}; {line}'],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert words == "run|american|British: colour\nAmerican:|a b|"
