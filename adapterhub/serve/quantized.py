@@ -23,9 +23,12 @@ def quantizer_notes(registry: Registry, base: BaseRecord) -> Iterator[str]:
 def _note(registry: Registry, base: BaseRecord, version: Version) -> str:
     manifest = version.manifest
     text = f"{version.reference} was trained over {manifest.quantizer}"
-    loss = manifest.metrics.get("holdout_loss")
-    if loss is not None:
-        text += f" (held-out loss {loss:.3f} there)"
+    there, here = (manifest.metrics.get(k) for k in ("holdout_loss", "holdout_loss_served"))
+    if there is not None and here is not None:
+        return text + (
+            f" (held-out loss {there:.3f}) and is served over {base.dtype} "
+            f"(held-out loss {here:.3f}, {here - there:+.3f})"
+        )
     text += f" and is served over {base.dtype}: "
     # adz eval answers over the base as it is, in process and through a server.
     scores = registry.attestations(version, "evaluation")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,18 +13,17 @@ import torch
 
 from adapterhub import protocols
 from adapterhub.data import stop_token
-from adapterhub.errors import AdzError
-from adapterhub.home import adz_home
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.models import compute_device, load_base
 from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
+from adapterhub.train.directory import alone, explained, last_checkpoint, run_directory
 from adapterhub.train.loss import mean_loss
 from adapterhub.train.plan import Plan
 from adapterhub.train.recipe import TrainRecipe
 from adapterhub.train.result import commit_run
 from adapterhub.train.rows import Collator, Rows, choose_pad, make_rows
-from adapterhub.train.trainer import COMPLETE, Bar
+from adapterhub.train.trainer import Bar
 
 
 @dataclass(slots=True)
@@ -78,7 +75,7 @@ def train(
     Raises AdzError when a gate refuses; nothing is committed then.
     """
     directory = run_directory(plan)
-    with _alone(directory):
+    with alone(directory):
         version = _train_in(directory, plan, registry, progress, resume=resume)
         shutil.rmtree(directory, ignore_errors=True)
     return version
@@ -109,37 +106,6 @@ def _train_in(
         return commit_run(run, registry, payload, directory / "artifacts")
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Refuse a second process in the same run: the two would overwrite each other's files."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_name(f"{directory.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AdzError(
-                "another process is in the middle of this very run", "wait for it, or stop it"
-            ) from None
-        yield
-
-
-def run_directory(plan: Plan) -> Path:
-    """Where a run keeps its checkpoints: equal recipe, base and data share it."""
-    short = plan.digest().removeprefix("sha256:")[:12]
-    return adz_home() / "runs" / f"{plan.name.replace('/', '--')}-{short}"
-
-
-def last_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
-    found = {
-        int(path.name.removeprefix("checkpoint-")): path
-        for path in directory.glob("checkpoint-*")
-        # Written last, and only then is the checkpoint whole.
-        if path.name.removeprefix("checkpoint-").isdigit() and (path / COMPLETE).is_file()
-    }
-    return found[max(found)] if found else None
-
-
 def rows_of(plan: Plan) -> tuple[Rows, Rows]:
     """Training and held-out rows as tokens; of the latter at most `training.eval_rows`."""
     training = plan.recipe.training
@@ -168,7 +134,7 @@ def prepare(plan: Plan, directory: Path, progress: protocols.Progress) -> tuple[
     progress.note(f"the loss sees (all but [...]): {gates.preview(train_rows[0], plan.tokenizer)}")
     # The seed comes before the adapter: its first weights are random.
     torch.manual_seed(plan.recipe.training.seed)
-    model = _load(plan)
+    model = _load(plan, quantized=True)
     batch_size = plan.recipe.training.batch_size
     base_logits = gates.probe(model, train_rows, collate)
     facts: dict[str, Any] = {}
@@ -184,10 +150,10 @@ def prepare(plan: Plan, directory: Path, progress: protocols.Progress) -> tuple[
     return run, base_logits
 
 
-def _load(plan: Plan) -> Any:
+def _load(plan: Plan, *, quantized: bool) -> Any:
     arguments: dict[str, Any] = {}
     quantizer: protocols.Quantizer | None = None
-    if plan.quantizer:
+    if quantized and plan.quantizer:
         quantizer = load_plugins().load_implementation(plan.quantizer)()
         arguments = quantizer.load_arguments(plan.quantizer_options)
     model: Any = load_base(plan.base, arguments=arguments)
@@ -229,9 +195,11 @@ def _take_steps(run: Run, progress: protocols.Progress, checkpoint: Path | None)
 
 def _score_after(run: Run) -> None:
     if len(run.holdout_rows):
-        run.facts["holdout_loss"] = mean_loss(
-            run.model, run.holdout_rows, run.collate, run.recipe.training.batch_size
-        )
+        run.facts["holdout_loss"] = _holdout_loss(run, run.model)
+
+
+def _holdout_loss(run: Run, model: Any) -> float:
+    return mean_loss(model, run.holdout_rows, run.collate, run.recipe.training.batch_size)
 
 
 def _check_after(
@@ -242,51 +210,18 @@ def _check_after(
     method = cast("protocols.Method", load_plugins().load_implementation(run.plan.method)())
     shutil.rmtree(payload, ignore_errors=True)
     method.save(run.model, payload)
-    fresh: Any = method.load(_load(run.plan), payload)
+    fresh: Any = method.load(_load(run.plan, quantized=True), payload)
     gates.check_reload(adapted, gates.probe(fresh, run.train_rows, run.collate))
-    # Merging into a quantised base would round the adapter away with it.
-    if run.plan.method.mergeable and run.plan.quantizer is None:
+    if run.plan.quantizer is not None:
+        # It is served over the base itself, which its gradients never saw.
+        if len(run.holdout_rows):
+            served = method.load(_load(run.plan, quantized=False), payload)
+            run.facts["holdout_loss_served"] = _holdout_loss(run, served)
+    elif run.plan.method.mergeable:
         merged = fresh.merge_and_unload()
         run.facts["merge_difference"] = gates.check_merge(
             adapted, gates.probe(merged, run.train_rows, run.collate)
         )
-
-
-@contextmanager
-def explained(plan: Plan, directory: Path) -> Iterator[None]:
-    """Out of memory, a full disk and an interrupt become one sentence with what to do next."""
-    training = plan.recipe.training
-    try:
-        yield
-    except KeyboardInterrupt:
-        kept = last_checkpoint(directory)
-        step = kept.name.removeprefix("checkpoint-") if kept else None
-        hint = f"; --resume goes on from step {step}" if step else "; no checkpoint was written yet"
-        raise AdzError(f"interrupted: nothing was committed{hint}", exit_code=130) from None
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise AdzError(
-            "out of memory",
-            f"lower training.batch_size (now {training.batch_size}) and raise "
-            "training.accumulation, lower training.max_length, or use --quantizer nf4",
-        ) from error
-    except Exception as error:
-        if not _is_full_disk(error):
-            raise
-        raise AdzError(
-            f"no space left on the disk of {directory.parent}",
-            "free some, then go on with --resume",
-        ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    return getattr(error, "errno", None) == 28 or "No space left on device" in str(error)
 
 
 def describe(facts: Mapping[str, Any]) -> str:
@@ -296,5 +231,7 @@ def describe(facts: Mapping[str, Any]) -> str:
         parts.append(
             f"held-out loss {facts['holdout_loss']:.3f} (base {facts['holdout_loss_base']:.3f})"
         )
+    if "holdout_loss_served" in facts:
+        parts.append(f"over the base as it is served {facts['holdout_loss_served']:.3f}")
     parts.append(f"{facts['steps']} steps, {facts['tokens_per_second']:.0f} tokens/s")
     return ", ".join(parts)

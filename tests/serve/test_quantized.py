@@ -20,7 +20,7 @@ def registry(commit_adapter: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     plain = registry.versions
 
     def versions() -> list[Any]:
-        changes = {"quantizer": "nf4", "metrics": {"holdout_loss": 0.4118}}
+        changes = {"quantizer": "nf4"}
         return [
             replace(v, manifest=v.manifest.model_copy(update=changes)) if v.name == "french" else v
             for v in plain()
@@ -34,7 +34,7 @@ def test_only_quantised_training_is_mentioned_and_what_is_missing(
     registry: Any, tiny_base: Any
 ) -> None:
     assert list(quantizer_notes(registry, tiny_base)) == [
-        "french@1 was trained over nf4 (held-out loss 0.412 there) and is served over F32: "
+        "french@1 was trained over nf4 and is served over F32: "
         "not compared yet, see adz eval french --data FILE"
     ]
 
@@ -44,3 +44,21 @@ def test_a_score_over_the_serving_base_is_shown(registry: Any, tiny_base: Any) -
     registry.attest(registry.resolve("french"), "evaluation", body)
     (line,) = quantizer_notes(registry, tiny_base)
     assert line.endswith("is served over F32: exact_match 0.875 there, the base 0.250")
+
+
+def test_the_difference_that_training_measured_is_shown(
+    registry: Any, tiny_base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = registry.versions
+    metrics = {"holdout_loss": 0.4118, "holdout_loss_served": 0.43}
+
+    def versions() -> list[Any]:
+        return [
+            replace(v, manifest=v.manifest.model_copy(update={"metrics": metrics})) for v in plain()
+        ]
+
+    monkeypatch.setattr(registry, "versions", versions)
+    assert list(quantizer_notes(registry, tiny_base)) == [
+        "french@1 was trained over nf4 (held-out loss 0.412) and is served over F32 "
+        "(held-out loss 0.430, +0.018)"
+    ]

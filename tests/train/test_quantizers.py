@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from adapterhub.errors import EXIT_USAGE, AdzError
@@ -83,3 +83,28 @@ def test_the_libraries_still_cannot_do_it(tiny_base_dir: Path) -> None:
     model.train()(input_ids=ids).logits.sum().backward()
     with pytest.raises(AttributeError, match="NoneType"):
         model.eval()(input_ids=ids)
+
+
+def test_the_loss_over_the_base_that_serves_is_measured_too(
+    plan_for: Callable[..., Any],
+    registry: Registry,
+    progress: Any,
+    tiny_base_dir: Path,
+) -> None:
+    plan = plan_for(quantizer={"name": "nf4"}, training={"max_steps": 6})
+    _, holdout = pipeline.rows_of(plan)
+    version = train(plan, registry, progress)
+    metrics = version.manifest.metrics
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_dir, dtype=torch.float32)
+    served = PeftModel.from_pretrained(base, registry.path(version)).eval()
+    total, count = 0.0, 0
+    for row in holdout:
+        ids, labels = torch.tensor([row.ids]), torch.tensor([row.labels])
+        with torch.no_grad():
+            scores = served(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        scored = labels[0, 1:] != -100
+        total -= scores[scored].gather(1, labels[0, 1:][scored, None]).sum().item()
+        count += int(scored.sum())
+    assert metrics["holdout_loss_served"] == pytest.approx(total / count, abs=1e-5)
+    assert metrics["holdout_loss_served"] != metrics["holdout_loss"]
+    assert f"as it is served {total / count:.3f}" in pipeline.describe(metrics)

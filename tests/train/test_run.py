@@ -17,8 +17,9 @@ from adapterhub.manifest import Version
 from adapterhub.models import load_adapter
 from adapterhub.protocols import Registry
 from adapterhub.train import run as pipeline
+from adapterhub.train.directory import last_checkpoint, run_directory
 from adapterhub.train.rows import Rows
-from adapterhub.train.run import last_checkpoint, run_directory, train
+from adapterhub.train.run import train
 
 METHODS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
 
