@@ -54,9 +54,9 @@ class Hub:
     ) -> Version:
         """Train an adapter and commit it. `options` are those of `adz train -o`: `method.r=8`."""
         from adapterhub.config import merge_into, parse_overrides, validate
+        from adapterhub.train.pipeline import train
         from adapterhub.train.plan import make_plan
         from adapterhub.train.recipe import TrainRecipe
-        from adapterhub.train.run import train
 
         values: dict[str, Any] = {"method": {"name": method}, "data": {"train": data}}
         given = {"base": base, "name": name, "quantizer": quantizer and {"name": quantizer}}

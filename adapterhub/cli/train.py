@@ -76,7 +76,7 @@ def command(
         print_result(report.values, report.text(), as_json=as_json)
         return
 
-    from adapterhub.train.run import train
+    from adapterhub.train.pipeline import train
 
     progress = TerminalProgress()
     progress.note(f"learning rate {plan.recipe.training.lr:g} ({plan.lr_source})")
@@ -142,7 +142,7 @@ def _summary(version: Version) -> dict[str, Any]:
 
 
 def _text(version: Version, plan: Plan) -> str:
-    from adapterhub.train.run import describe
+    from adapterhub.train.pipeline import describe
 
     return "\n".join(
         (

@@ -14,9 +14,9 @@ from adapterhub.data import stop_token
 from adapterhub.errors import AdzError
 from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
+from adapterhub.train.pipeline import rows_of
 from adapterhub.train.plan import Plan
 from adapterhub.train.rows import IGNORED, choose_pad
-from adapterhub.train.run import rows_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from adapterhub.bases.add import add_base
 from adapterhub.manifest import Version
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import Registry
+from adapterhub.train.pipeline import train
 from adapterhub.train.plan import Plan, make_plan
 from adapterhub.train.recipe import TrainRecipe
-from adapterhub.train.run import train
 
 
 class SilentTask:

@@ -119,7 +119,7 @@ def test_a_target_that_matches_nothing_is_an_error_with_the_nearest(
     targets: Any, message: str, hint: str, plan_for: Callable[..., Any], registry: Any,
     progress: Any,
 ) -> None:  # fmt: skip
-    from adapterhub.train.run import train
+    from adapterhub.train.pipeline import train
 
     with pytest.raises(AdzError) as caught:
         train(plan_for(method={"name": "lora", "targets": targets}), registry, progress)

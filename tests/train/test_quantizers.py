@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from adapterhub.errors import EXIT_USAGE, AdzError
 from adapterhub.manifest import Version
 from adapterhub.protocols import Registry
-from adapterhub.train import run as pipeline
-from adapterhub.train.run import train
+from adapterhub.train import pipeline
+from adapterhub.train.pipeline import train
 
 METHODS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
 LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}

@@ -16,10 +16,10 @@ from adapterhub.errors import EXIT_INTERRUPTED, EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import Version
 from adapterhub.models import load_adapter
 from adapterhub.protocols import Registry
-from adapterhub.train import run as pipeline
+from adapterhub.train import pipeline
 from adapterhub.train.directory import last_checkpoint, run_directory
+from adapterhub.train.pipeline import train
 from adapterhub.train.rows import Rows
-from adapterhub.train.run import train
 
 METHODS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
 
