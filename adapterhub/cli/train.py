@@ -148,7 +148,7 @@ def _text(version: Version, plan: Plan) -> str:
         (
             f"{version.reference}  {describe(version.manifest.metrics)}",
             "next:",
-            f"  adz eval {version.name} --data {plan.recipe.data.train}",
+            f"  adz eval {version.name} --data TEST.jsonl    # rows that it has not seen",
             f"  adz chat {version.name}",
             f"  adz serve {plan.base.name}",
         )
