@@ -55,7 +55,11 @@ class Method(Protocol):
         for byte reproducible. No other file of an adapter is stored."""
 
     def load(self, model: torch.nn.Module, directory: Path) -> torch.nn.Module:
-        """Return the base `model` with the stored adapter in it, for inference."""
+        """Return the base `model` with the stored adapter in it, for inference.
+
+        Where the descriptor says `mergeable`, the result has `merge_and_unload()`, which
+        returns the base with the adapter folded into its weights.
+        """
 
 
 class Quantizer(Protocol):
