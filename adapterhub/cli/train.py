@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,8 @@ def _merged(
         for part in (values, source):
             _expand_names(part)
         merge_into(values, source)
-    if "train" not in values.get("data", {}):
+    data = values.get("data")
+    if not isinstance(data, dict) or "train" not in data:
         raise usage_error("no data is given", "use --data FILE, or data.train in the recipe")
     return values
 
@@ -126,7 +128,7 @@ def _from_folder(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(data, dict):
         for key in ("train", "holdout"):
             if isinstance(data.get(key), str):
-                data[key] = str(folder / data[key])
+                data[key] = os.path.normpath(folder / data[key])
     return values
 
 
