@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 from adapterhub.errors import usage_error
 from adapterhub.manifest import Version
 from adapterhub.protocols import Registry
+from adapterhub.staging import staging_folder
 
 
 def export_version(
@@ -25,14 +25,10 @@ def export_version(
         raise usage_error(f"{directory} is not a directory")
     if directory.is_dir() and any(directory.iterdir()):
         raise usage_error(f"{directory} is not empty", "give a new directory")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with staging_folder(directory.parent, f".{directory.name}.adz-") as staging:
         made = staging / "export"
         _write(registry, version, made, with_artifacts=with_artifacts)
         made.rename(directory)
-    finally:
-        shutil.rmtree(staging)
     return version
 
 

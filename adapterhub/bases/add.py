@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from adapterhub.home import adz_home
 from adapterhub.manifest import BaseDigests, BaseRecord, canonical_json, sha256_of
 from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
+from adapterhub.staging import home_staging, staging_folder
 
 
 def add_base(
@@ -112,21 +112,18 @@ def _copy(located: Located, progress: Progress) -> Located:
     files = identity_files(located.directory)
     generation = located.directory / "generation_config.json"
     files += [generation] if generation.is_file() else []
-    staging = Path(tempfile.mkdtemp(prefix=".copy.", dir=bases))
-    try:
+    with staging_folder(home_staging()) as folder:
+        staging = folder / "base"
         with progress.task("copying", len(files)) as task:
             for file in files:
                 target = staging / file.relative_to(located.directory)
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
                 task.advance(1, file.name)
         digests = compute_digests(staging)
         identity = sha256_of(canonical_json(digests.model_dump(mode="json")))
         directory = bases / f"copy-{identity.removeprefix('sha256:')[:12]}"
-        staging.chmod(0o755)
         if not directory.is_dir() or compute_digests(directory) != digests:
             shutil.rmtree(directory, ignore_errors=True)
             staging.rename(directory)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Located(located.source, directory, located.derivation)

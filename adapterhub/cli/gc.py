@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -20,10 +20,13 @@ from adapterhub.cli.output import format_size, json_option, print_result
 )
 @json_option
 def command(dry_run: bool, grace: float, as_json: bool) -> None:
-    """Delete the files that no live version needs."""
+    """Delete the files that no live version needs, and what killed commands left."""
     from adapterhub.plugins import open_registry
+    from adapterhub.staging import home_staging, sweep
 
     report = open_registry().collect(dry_run=dry_run, grace_seconds=grace)
+    unfinished = sweep(home_staging(), grace_seconds=grace, dry_run=dry_run)
+    report = replace(report, size=report.size + unfinished)
     verb = "would free" if dry_run else "freed"
     text = f"{verb} {format_size(report.size)}: files {report.blobs}, views {report.views}"
     kept = ", ".join(f"{count} {why}" for why, count in report.kept.items() if count)

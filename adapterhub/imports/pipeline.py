@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from adapterhub.bases.adapter_files import adapter_facts
 from adapterhub.bases.choose import choose_base
 from adapterhub.bases.digests import check_same_base
 from adapterhub.bases.verify import verify_base
-from adapterhub.home import adz_home
 from adapterhub.imports.peft_keys import KNOWN_KEYS
 from adapterhub.imports.source import (
     check_source,
@@ -22,6 +20,7 @@ from adapterhub.imports.source import (
 from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Manifest, Version
 from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
+from adapterhub.staging import home_staging, staging_folder
 
 
 def import_adapter(
@@ -36,9 +35,7 @@ def import_adapter(
     """
     check_name(name)
     check_source(directory)
-    adz_home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=adz_home()) as folder:
-        staged = Path(folder)
+    with staging_folder(home_staging()) as staged:
         ignored = copy_payload(directory, staged)
         config = read_adapter_config(staged)
         exported = read_exported(directory, staged)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from adapterhub.bases.modules import PREFIX
 from adapterhub.errors import AdzError
 from adapterhub.merge.lora import LoraAdapter
 from adapterhub.protocols import MergedModule
+from adapterhub.staging import staging_folder
 
 
 class AdapterWriter:
@@ -40,6 +40,7 @@ class AdapterWriter:
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         self._start = 8 + len(text)
+        self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         os.truncate(self._file, self._start + offset)
         self._write(len(text).to_bytes(8, "little") + text, 0)
@@ -60,7 +61,11 @@ class AdapterWriter:
     def _write(self, data: bytes, offset: int) -> None:
         view = memoryview(data)
         while view:
-            written = os.pwrite(self._file, view, offset)
+            try:
+                written = os.pwrite(self._file, view, offset)
+            except OSError as error:
+                error.filename = str(self._path)
+                raise
             view, offset = view[written:], offset + written
 
 
@@ -69,14 +74,11 @@ def staged(directory: Path) -> Iterator[Path]:
     """A folder beside `directory` that takes its name when the block ends well, or vanishes."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise AdzError(f"{directory} exists already", "give another --out")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    stage = directory.parent / f".{directory.name}.{os.getpid()}.tmp"
-    stage.mkdir()
-    try:
-        yield stage
-        stage.rename(directory)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    with staging_folder(directory.parent, f".{directory.name}.adz-") as folder:
+        made = folder / "merge"
+        made.mkdir()
+        yield made
+        made.rename(directory)
 
 
 @contextmanager

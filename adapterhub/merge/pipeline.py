@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +29,7 @@ from adapterhub.merge.result import MergeResult
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
+from adapterhub.staging import home_staging, staging_folder
 
 
 def merge(
@@ -49,10 +49,10 @@ def merge(
         with staged(recipe.out) as directory:
             result = _run(plan, directory, progress)
         return replace(result, directory=recipe.out)
-    with tempfile.TemporaryDirectory(prefix="adz-merge-") as folder:
-        result = _run(plan, Path(folder), progress)
+    with staging_folder(home_staging()) as folder:
+        result = _run(plan, folder, progress)
         manifest = _manifest(plan, result)
-        return replace(result, version=registry.commit(manifest, Path(folder)))
+        return replace(result, version=registry.commit(manifest, folder))
 
 
 def default_name(adapters: Sequence[str], rule: str) -> str:
@@ -93,7 +93,10 @@ def _plan(recipe: MergeRecipe, registry: Registry) -> _Plan:
     choice = choose(recipe)
     if recipe.out is not None and recipe.name is not None:
         raise usage_error("both --name and --out are given", "--out writes no version")
-    name = check_name(recipe.name or default_name(recipe.adapters, choice.rule.name))
+    default = default_name(recipe.adapters, choice.rule.name)
+    name = check_name(default if recipe.name is None else recipe.name)
+    if recipe.out is None and name in {record.name for record in registry.bases()}:
+        raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
     operands = find_operands(recipe, registry)
     record = asserted_base(recipe, registry)
     base = result_base(operands, record, needed=recipe.out is None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from adapterhub.errors import AdzError, usage_error
 from adapterhub.home import adz_home
 from adapterhub.plugins import is_installed
 from adapterhub.protocols import Progress
+from adapterhub.staging import home_staging, staging_folder
 
 _DERIVATION = "derivation.json"
 _NEEDED = ("torch", "transformers", "gguf", "safetensors")
@@ -41,16 +41,14 @@ def dequantise(file: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
     if missing:
         raise AdzError(f"a GGUF file needs {', '.join(missing)}", "pip install 'adapterhub[train]'")
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with staging_folder(home_staging()) as folder:
+        staging = folder / "base"
         with progress.task(f"dequantising {file.name}", None):
             derivation = _convert(file, digest, staging)
         # Another process may have finished the same meanwhile.
         if _finished(target) is None:
             shutil.rmtree(target, ignore_errors=True)
             staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target, derivation
 
 
@@ -69,8 +67,6 @@ def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
         "transformers": transformers.__version__,
     }
     (directory / _DERIVATION).write_text(json.dumps(derivation, indent=2), encoding="utf-8")
-    # mkdtemp makes it private; a base is no secret.
-    directory.chmod(0o755)
     return derivation
 
 
@@ -111,7 +107,7 @@ def _write(model: Any, tokenizer: Any, directory: Path) -> None:
     # safetensors has an exception of its own for a full disk.
     except (OSError, SafetensorError) as error:
         raise AdzError(
-            f"the base cannot be written to {directory.parent}: {error}",
+            f"the base cannot be written to {adz_home() / 'bases'}: {error}",
             "free some space, or set ADZ_HOME to another disk",
         ) from error
 
