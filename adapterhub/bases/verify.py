@@ -19,6 +19,8 @@ from adapterhub.manifest import BaseRecord
 
 Stats = dict[str, list[int]]
 
+_WORDS = {"arch": "architecture", "chat_template": "chat template"}
+
 
 def verify_base(record: BaseRecord, hashed: Callable[[int], None] = lambda count: None) -> None:
     """Raise AdzError (exit code 3) when the base's files are no longer what was added.
@@ -37,7 +39,8 @@ def verify_base(record: BaseRecord, hashed: Callable[[int], None] = lambda count
         raise _changed(record, str(error)) from error
     differing = explain_difference(record.digests, given)
     if differing:
-        raise _changed(record, f"{' and '.join(differing)} differ from what was added")
+        words = [_WORDS.get(part, part) for part in differing]
+        raise _changed(record, f"what differs is its {' and '.join(words)}")
     write_stats(record, stats)
 
 

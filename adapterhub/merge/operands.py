@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adapterhub.bases.choose import choose_base
 from adapterhub.bases.modules import BaseModules
+from adapterhub.bases.verify import verify_base
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Version
 from adapterhub.merge.lora import LoraAdapter
@@ -31,8 +32,12 @@ def find_operands(recipe: MergeRecipe, registry: Registry) -> list[Operand]:
 
 
 def asserted_base(recipe: MergeRecipe, registry: Registry) -> BaseRecord | None:
-    """The base that `--base` asserts for the directories."""
-    return choose_base(registry, recipe.base) if recipe.base is not None else None
+    """The base that `--base` asserts for the directories; one that changed is an error."""
+    if recipe.base is None:
+        return None
+    record = choose_base(registry, recipe.base)
+    verify_base(record)
+    return record
 
 
 def result_base(

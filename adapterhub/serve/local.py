@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapterhub.bases.together import resolve_together
+from adapterhub.bases.verify import verify_base
 from adapterhub.data import encode_prompt, render
 from adapterhub.errors import AdzError
 from adapterhub.generate import Sampling, generate, stop_tokens
@@ -19,8 +20,9 @@ def answer_here(
     sampling: Sampling,
 ) -> Answer:
     """What the base or adapter `reference` answers. Raises AdzError, before the base is loaded,
-    for an unknown name or an adapter whose base is not known."""
+    for an unknown name, an adapter whose base is not known, or a base that changed."""
     base, versions = resolve_together(registry, [reference])
+    verify_base(base)
     version = versions.get(reference)
     tokenizer = load_tokenizer(base)
     text = prompt
