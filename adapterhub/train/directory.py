@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,16 +36,28 @@ def last_checkpoint(directory: Path) -> Path | None:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Refuse a second process in the same run: the two would overwrite each other's files."""
+    """Refuse a second process in the same run: the two would overwrite each other's files.
+
+    Only what `--resume` can use stays behind.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_name(f"{directory.name}.lock").open("w") as file:
+    path = directory.with_name(f"{directory.name}.lock")
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that ended between the two calls has deleted the file that was opened.
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise BlockingIOError
         except BlockingIOError:
             raise AdzError(
                 "another process is in the middle of this very run", "wait for it, or stop it"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            if last_checkpoint(directory) is None:
+                shutil.rmtree(directory, ignore_errors=True)
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -83,4 +96,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+    # safetensors has an exception of its own, with the system's words in it.
+    words = ("No space left on device", "File too large", "Disk quota exceeded")
+    return any(word in str(error) for word in words)
