@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,18 @@ from adapterhub.errors import AdzError, usage_error
 
 M = TypeVar("M", bound=BaseModel)
 
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    "model": "a mapping of options",
+    "dict": "a mapping of options",
+    "list": "a list",
+    "tuple": "a list",
+}
+
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; a malformed one is an error with its line."""
@@ -24,17 +37,21 @@ def read_recipe(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise usage_error(f"there is no recipe {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise AdzError(f"the recipe {path} cannot be read: {error}") from error
+    except IsADirectoryError:
+        raise usage_error(f"{path} is a directory, not a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise AdzError(f"{path} is not UTF-8", "save the file as UTF-8") from error
+    except OSError as error:
+        raise AdzError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it is not YAML"
-        raise usage_error(f"the recipe {path} is malformed{line}: {problem}") from error
+        raise usage_error(f"{path} is malformed{line}: {problem}") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise usage_error(f"the recipe {path} is not a mapping of options")
+        raise usage_error(f"{path} is not a mapping of options")
     return value
 
 
@@ -71,17 +88,38 @@ def validate(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
+        path = _option_path(model, [str(part) for part in first["loc"]])
         name = ".".join([prefix, *path] if prefix else path)
-        if first["type"] == "extra_forbidden":
+        if first["type"] in ("extra_forbidden", "invalid_key"):
             near = get_close_matches(path[-1], _fields(model, path[:-1]), n=1)
             hint = f"did you mean {near[0]}?" if near else "see --help"
             raise usage_error(f"unknown option {name}", hint) from error
         if first["type"] == "missing":
             raise usage_error(f"{name} is not given") from error
         given = first.get("input")
-        message = first["msg"].removeprefix("Value error, ")
-        raise usage_error(f"{name}: {message[:1].lower()}{message[1:]}, got {given!r}") from error
+        raise usage_error(f"{name}: {_problem(first)}, got {given!r}") from error
+
+
+def _option_path(model: type[BaseModel], path: list[str]) -> list[str]:
+    # pydantic adds the member of a union that it tried last: `data.holdout.float`.
+    current: Any = model
+    for depth, part in enumerate(path, 1):
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            return path
+        if get_origin(field.annotation) in (Union, UnionType) and depth < len(path):
+            return path[:depth]
+        current = field.annotation
+    return path
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    # pydantic's own words for a wrong type name Python's classes.
+    kind, _, how = error["type"].partition("_")
+    if kind in _KINDS and how in ("type", "parsing", "from_float"):
+        return f"input should be {_KINDS[kind]}"
+    message: str = error["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
 
 
 def _nested(keys: list[str], value: Any) -> dict[str, Any]:

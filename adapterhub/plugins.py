@@ -286,6 +286,9 @@ def open_registry() -> protocols.Registry:
 
     from adapterhub.home import adz_home
 
+    home = adz_home()
+    if home.exists() and not home.is_dir():
+        raise usage_error(f"{home} is not a directory", "set ADZ_HOME to a folder")
     plugins = load_plugins()
     component = plugins.get(specs.Registry, os.environ.get("ADZ_REGISTRY", "local"))
-    return cast("protocols.Registry", plugins.load_implementation(component)(adz_home()))
+    return cast("protocols.Registry", plugins.load_implementation(component)(home))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapterhub.errors import unknown_name, usage_error
+from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseRecord
 from adapterhub.protocols import Registry
 
@@ -21,7 +21,4 @@ def choose_base(registry: Registry, name: str | None) -> BaseRecord:
             return bases[0]
         names = ", ".join(base.name for base in bases)
         raise usage_error(f"there are {len(bases)} base models", f"choose one with --base: {names}")
-    for base in bases:
-        if base.name == name:
-            return base
-    raise unknown_name("base", name, (base.name for base in bases))
+    return registry.base(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -32,6 +33,17 @@ COMMANDS: dict[str, str] = {
     "run": "Ask a base or an adapter one prompt.",
     "plugins": "Show what came from which plugin.",
     "doctor": "Show what is installed, what is wrong and what to do.",
+}
+
+_NO_SPACE = "free some space, or set ADZ_HOME to a folder on another disk"
+_NO_ACCESS = "check the permissions, or set ADZ_HOME to a folder of your own"
+_FAILURE_HINTS = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EFBIG: _NO_SPACE,
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.EROFS: _NO_ACCESS,
 }
 
 # `import` is a word of Python's.
@@ -137,8 +149,14 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
         return EXIT_FAILED
     except OSError as error:
-        _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        _complain(_failure(error))
         return EXIT_FAILED
+    except RuntimeError as error:
+        # Python 3.11 wraps what ends the making of a class, Ctrl-C during an import too.
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
 
 
 def _message(error: click.ClickException) -> str:
@@ -147,6 +165,14 @@ def _message(error: click.ClickException) -> str:
     if context is None or "Did you mean" in text:
         return text
     return f"{text.rstrip('.')} (see '{context.command_path} --help')"
+
+
+def _failure(error: OSError) -> str:
+    # Of a copy it is the target that is full or closed.
+    path = error.filename2 or error.filename
+    text = f"{error.strerror or error}" + (f": {path}" if path else "")
+    hint = _FAILURE_HINTS.get(error.errno or 0)
+    return f"{text} ({hint})" if hint else text
 
 
 def _complain(message: str) -> None:

@@ -19,7 +19,13 @@ _FILE = click.Path(path_type=Path)
 @click.command(short_help="Score adapters beside their base.")
 @click.argument("references", nargs=-1, metavar="REF...")
 @click.option("--base", help="The base; needed only where the references leave it open.")
-@click.option("--data", type=_FILE, multiple=True, required=True, help="Rows to answer; a column.")
+@click.option(
+    "--data",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="Rows to answer; a column of the table for each file.",
+)
 @click.option("--metric", default="exact_match", show_default=True, help="How answers are scored.")
 @click.option(
     "--shots", type=click.IntRange(0), default=0, help="Show the base this many examples first."

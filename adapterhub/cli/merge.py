@@ -68,7 +68,13 @@ def _choose_rule(ctx: click.Context, name: str | None) -> None:
 @click.option(
     "-c", "--config", type=click.Path(path_type=Path), help="A recipe: these options as YAML."
 )
-@click.option("-o", "--option", "overrides", multiple=True, help="One option as key=value.")
+@click.option(
+    "-o",
+    "--option",
+    "overrides",
+    multiple=True,
+    help="One option as key=value, such as density=0.3.",
+)
 @json_option
 @click.pass_context
 def command(

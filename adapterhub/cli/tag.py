@@ -51,7 +51,7 @@ def _split(reference: str, alias: str | None) -> tuple[str, str]:
     from adapterhub.reference import parse_reference
 
     parsed = parse_reference(reference)
-    if alias is not None or parsed.kind != "alias":
+    if alias is not None or "@" not in reference or parsed.kind != "alias":
         raise usage_error(f"{reference!r} is not one alias", "write NAME@ALIAS, such as sql@prod")
     return parsed.name, parsed.selector
 

@@ -96,6 +96,8 @@ def _list_rows(path: Path, text: str) -> Iterator[Row]:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise AdzError(f"{path} line {error.lineno} is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise AdzError(f"{path} is no data set: {error}") from error
     for number, value in enumerate(values, 1):
         where = f"{path} row {number}"
         yield where, _mapping(value, where)
@@ -109,11 +111,16 @@ def _parse(line: str, where: str) -> Any:
             f"{where} is not JSON: {error.msg} at column {error.colno}",
             "a data file has one JSON object a line",
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise AdzError(f"{where} is no row: {error}") from error
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise AdzError(f"{where} is {type(value).__name__}, not an object with columns")
+        raise AdzError(
+            f"{where} is {json.dumps(value)[:40]}, not an object with columns",
+            'a row is such as {"prompt": "...", "completion": "..."}',
+        )
     return value
 
 
@@ -152,6 +159,12 @@ def _recognise(first: Row) -> str:
         )
     known = "; ".join(f"{name} ({formats[name].summary})" for name in sorted(formats))
     raise usage_error(
-        f"{where} has the columns {', '.join(row) or '(none)'}, which no format knows",
-        f"formats: {known}; -o data.columns.prompt=NAME names a column",
+        f"{where} has the columns {_columns(row)}, which no format knows",
+        f"formats: {known}; -o data.columns.prompt=NAME of adz train names a column",
     )
+
+
+def _columns(row: Mapping[str, Any]) -> str:
+    """The names of a row's columns; a number in a column of text is a common mistake."""
+    names = [n if isinstance(v, str | list) else f"{n} (not text)" for n, v in row.items()]
+    return ", ".join(names) or "(none)"

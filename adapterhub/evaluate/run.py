@@ -166,7 +166,7 @@ def _ask(cells: Sequence[_Cell], answerer: Answerer, progress: Progress) -> list
     order = sorted(
         (row, place) for place, cell in enumerate(cells) for row in range(len(cell.questions))
     )
-    with progress.task(f"Asking {len(order)} questions", len(order)) as bar:
+    with progress.task(f"asking {len(order)} questions", len(order)) as bar:
         texts = answerer.answer([cells[place].questions[row] for row, place in order], bar)
     answers: list[list[str]] = [[] for _ in cells]
     for (_, place), text in zip(order, texts, strict=True):

@@ -58,7 +58,7 @@ def _weights(recipe: MergeRecipe, rule: specs.MergeRule) -> tuple[float, ...]:
         return (1 / count,) * count
     if len(recipe.weights) != count:
         raise usage_error(
-            f"{len(recipe.weights)} weights for {count} adapters",
+            f"{len(recipe.weights)} weight{'s' * (len(recipe.weights) != 1)} for {count} adapters",
             "give one weight for each of " + ", ".join(recipe.adapters),
         )
     for adapter, weight in zip(recipe.adapters, recipe.weights, strict=True):

@@ -18,7 +18,9 @@ def check_free(host: str, port: int) -> None:
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise usage_error(f"{host!r} is not an address of this machine: {error}") from error
+        raise usage_error(
+            f"{host!r} is not an address of this machine: {error.strerror}"
+        ) from error
     with socket.socket(family, kind, protocol) as probe:
         # A server that just ended leaves connections behind; they do not block a new one.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ class Client:
             with client:
                 yield client
         except APIConnectionError as error:
-            reason = error.__cause__ or error
+            # httpx says "[Errno 111] Connection refused"; the number helps nobody.
+            reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error.__cause__ or error)).rstrip(".")
             raise AdzError(
                 f"no server answers at {self.url}: {reason}", "start one: adz serve"
             ) from error

@@ -93,7 +93,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
         else NoOptions()
     )
     objective_options = _options("objective", objective, recipe.objective)
-    name = check_name(recipe.name) if recipe.name else _name_from(recipe.data.train)
+    name = check_name(recipe.name) if recipe.name is not None else _name_from(recipe.data.train)
     base = choose_base(registry, recipe.base)
     if name in {record.name for record in registry.bases()}:
         raise usage_error(f"{name!r} is the name of a base", "choose another with --name")

@@ -67,7 +67,7 @@ def load_service(settings: ServeSettings, progress: Progress) -> Service:
     """Load the base and start the thread that runs it."""
     registry = open_registry()
     base = registry.base(settings.base)
-    with progress.task(f"Loading {base.name}", None):
+    with progress.task(f"loading {base.name}", None):
         model = load_base(base, dtype=settings.dtype).to(compute_device())
         tokenizer = load_tokenizer(base)
     longest = getattr(model.config, "max_position_embeddings", None)

@@ -145,8 +145,8 @@ class Database:
             self._create(connection)
         elif version > SCHEMA_VERSION:
             raise AdzError(
-                f"the registry {self.path.parent} was made by a newer adapterhub "
-                f"(schema {version}, this one knows {SCHEMA_VERSION})",
+                f"the registry {self.path.parent} was made by a newer adapterhub: "
+                f"its schema is {version}, this one knows {SCHEMA_VERSION}",
                 "upgrade adapterhub, or set another ADZ_HOME",
             )
 
@@ -202,7 +202,10 @@ def _clear_errors(path: Path) -> Iterator[None]:
         if "full" in text:
             raise AdzError(f"no space left on device: {path}", "nothing was changed") from error
         if isinstance(error, sqlite3.OperationalError):
-            raise AdzError(f"the registry {path} cannot be used: {text}") from error
+            raise AdzError(
+                f"the registry {path} cannot be used: {text}",
+                "is the disk full, or ADZ_HOME not writable? 'adz doctor' shows both",
+            ) from error
         raise AdzError(
             f"the registry's database {path} is damaged: {text}",
             "move this file away, and the next command rebuilds it from names.jsonl",

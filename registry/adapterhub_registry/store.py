@@ -148,7 +148,8 @@ class LocalRegistry:
             elif found.aliases:
                 raise AdzError(
                     f"{found.reference} is {', '.join(found.aliases)}",
-                    f"move the alias first: adz tag {found.name}@N {found.aliases[0]}",
+                    f"first move the alias: adz tag {found.name}@N {found.aliases[0]}, or remove "
+                    f"it: adz tag --delete {found.name}@{found.aliases[0]}",
                 )
             else:
                 removed = [found]

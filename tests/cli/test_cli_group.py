@@ -162,7 +162,12 @@ def test_completion_of_commands_and_options(adz_process):
         # The empty line ends the one on which the terminal shows ^C.
         (KeyboardInterrupt(), 130, "\nadz: interrupted\n"),
         (OSError(28, "No space left on device", "/full"), 1,
-         "adz: No space left on device: /full\n"),
+         "adz: No space left on device: /full "
+         "(free some space, or set ADZ_HOME to a folder on another disk)\n"),
+        (PermissionError(13, "Permission denied", "/closed"), 1,
+         "adz: Permission denied: /closed "
+         "(check the permissions, or set ADZ_HOME to a folder of your own)\n"),
+        (FileExistsError(17, "File exists", "/there"), 1, "adz: File exists: /there\n"),
         (AdzError("it is wrong", "do this", exit_code=3), 3, "adz: it is wrong (do this)\n"),
         (click.FileError("x", "unreadable"), 1, "adz: Could not open file 'x': unreadable\n"),
     ],

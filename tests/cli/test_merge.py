@@ -117,7 +117,7 @@ MISTAKES = [
     ((), 2, "0 adapters given"),
     (("a", "bb"), 2, "'bb'"),
     (("a", "../nowhere"), 1, "there is no directory ../nowhere"),
-    (("a", "b", "--weights", "1"), 2, "1 weights for 2 adapters"),
+    (("a", "b", "--weights", "1"), 2, "1 weight for 2 adapters"),
     (("--ties", "a", "b", "--density", "0"), 2, "density: input should be greater than 0"),
     (("a", "b", "--name", "../x"), 2, "'../x' is not a valid name"),
     (("a", "b", "--rank", "9999"), 2, "rank 9999 is above the possible"),

@@ -122,7 +122,7 @@ def test_show_path_prints_what_peft_opens_and_nothing_else(stored: Any, adz: Any
         (("tag", "--rollback", "sql@prod", "beta"), "'sql@prod' is not one alias"),
         (("tag", "--rollback", "--delete", "sql@prod"), "--rollback and --delete exclude"),
         (("tag", "--rollback", "sql@prod"), "sql@prod has no earlier version"),
-        (("tag", "--delete", "sql"), "the alias 'latest' is reserved"),
+        (("tag", "--delete", "sql"), "'sql' is not one alias"),
         (("rm", "sql@2"), "removing sql@2 needs --yes where nobody can be asked"),
         (("rm", "../x", "--yes"), "'../x' is not a valid name"),
         (("export", "sql@7", "out"), "sql has no version 7"),
@@ -167,7 +167,10 @@ def test_rm(stored: Any, adz: Any) -> None:
     assert adz("rm", "sql@2", "--yes").out == "removed sql@2\n"
     result = adz("rm", "sql@1", "--yes")
     assert result.code == 1
-    assert result.err == "adz: sql@1 is prod (move the alias first: adz tag sql@N prod)\n"
+    assert result.err == (
+        "adz: sql@1 is prod (first move the alias: adz tag sql@N prod, or remove it: "
+        "adz tag --delete sql@prod)\n"
+    )
     assert json.loads(adz("rm", "sql", "--yes", "--json").out) == {"removed": ["sql@1"]}
     assert adz("show", "sql").err.startswith("adz: every version of sql was removed")
 

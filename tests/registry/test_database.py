@@ -139,7 +139,7 @@ def test_a_newer_schema_is_refused(commit: Any, registry: Any, home: Path) -> No
     with sqlite3.connect(registry.database.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     before = registry.database.path.read_bytes()
-    with pytest.raises(AdzError, match=r"made by a newer adapterhub \(schema 99") as caught:
+    with pytest.raises(AdzError, match=r"made by a newer adapterhub: its schema is 99") as caught:
         LocalRegistry(home).names()
     assert caught.value.exit_code == EXIT_FAILED
     assert registry.database.path.read_bytes() == before
