@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in [name for name in os.environ if name.startswith("ADZ_")]:
     if _name != "ADZ_TEST_CACHE":
         del os.environ[_name]
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: tests that send
+# Ctrl-C would then wait in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
