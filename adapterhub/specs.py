@@ -72,7 +72,8 @@ class MergeRule(Component):
     """A way to combine adapters. `impl` is a `protocols.MergeRule`.
 
     kind: elementwise (works on any stack of equally shaped coordinates), spectral (needs
-    singular vectors of a whole module) or pairwise (exactly two adapters).
+    singular vectors of a whole module) or pairwise (exactly two adapters). An elementwise rule is
+    called with blocks of rows, the others once with the whole module.
     spaces: the merge spaces that it runs in, the default first.
     default_rank: `sum`, `max`, or a number as text.
     parameters: the command's options that it reads (`density`, `seed`).

@@ -1,0 +1,44 @@
+"""What an implementation must be able to do: one small Protocol a kind.
+
+Nothing here imports torch; tensors and models appear in annotations only.
+"""
+
+from __future__ import annotations
+
+from adapterhub.protocols.data import Example, Format, Metric
+from adapterhub.protocols.merge import (
+    Coordinates,
+    Factors,
+    InputMoments,
+    MergedModule,
+    MergeRule,
+    MergeSpace,
+)
+from adapterhub.protocols.progress import Progress, Task
+from adapterhub.protocols.registry import CollectReport, Finding, Listing, LogEntry, Registry
+from adapterhub.protocols.serve import Engine, ServeSettings
+from adapterhub.protocols.train import Method, Objective, Quantizer
+
+__all__ = [
+    "CollectReport",
+    "Coordinates",
+    "Engine",
+    "Example",
+    "Factors",
+    "Finding",
+    "Format",
+    "InputMoments",
+    "Listing",
+    "LogEntry",
+    "MergeRule",
+    "MergeSpace",
+    "MergedModule",
+    "Method",
+    "Metric",
+    "Objective",
+    "Progress",
+    "Quantizer",
+    "Registry",
+    "ServeSettings",
+    "Task",
+]

@@ -1,0 +1,136 @@
+"""What keeps bases and versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from adapterhub.manifest import BaseRecord, Manifest, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One adapter in a list; the facts are those of its latest version.
+
+    versions: how many are live. aliases: alias -> version. base: the recorded name, a hint.
+    size: of the payload in bytes. created: UTC, ISO 8601.
+    """
+
+    name: str
+    versions: int
+    latest: int
+    aliases: Mapping[str, int]
+    method: str
+    made_by: str
+    rank: int | None
+    base: str | None
+    size: int
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One line of a name's history. `time` is UTC, ISO 8601."""
+
+    time: str
+    actor: str
+    action: Literal["commit", "tag", "untag", "rollback", "remove", "restore"]
+    name: str
+    version: int | None
+    alias: str | None = None
+    previous: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `fsck` found wrong: which object, which versions suffer, and how."""
+
+    subject: str
+    problem: str
+    versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What `gc` removed. `size` is in bytes."""
+
+    blobs: int
+    views: int
+    size: int
+    kept: Mapping[str, int] = field(default_factory=dict)
+
+
+class Registry(Protocol):
+    """Keeps bases and adapter versions. Every method raises AdzError for a user's mistake.
+
+    Versions are immutable; `commit` is atomic: after a crash a version is there whole or not
+    at all.
+    """
+
+    def add_base(self, record: BaseRecord) -> None:
+        """Record a base; a name that is taken by other digests or by an adapter is refused."""
+
+    def base(self, name: str) -> BaseRecord:
+        """The base of that name."""
+
+    def bases(self) -> list[BaseRecord]:
+        """All bases by name."""
+
+    def remove_base(self, name: str) -> None:
+        """Forget a base; refused while a live version needs it."""
+
+    def commit(self, manifest: Manifest, payload: Path, artifacts: Path | None = None) -> Version:
+        """Store the files below `payload` (and `artifacts`) as the next version of
+        `manifest.name`. The gates run first, on every file."""
+
+    def resolve(self, reference: str) -> Version:
+        """The version that a reference means now; unknown names offer the nearest."""
+
+    def names(self) -> list[str]:
+        """Every adapter name with a live version."""
+
+    def versions(self, name: str | None = None) -> list[Version]:
+        """Live versions of one name or of all, by name and number."""
+
+    def listing(
+        self, *, base: str | None = None, method: str | None = None, alias: str | None = None
+    ) -> list[Listing]:
+        """One line for each name, by name: of those whose latest version has this base or
+        method, and that have this alias. Reads no manifest."""
+
+    def path(self, version: Version) -> Path:
+        """A plain directory that PEFT and vLLM open, verified against the manifest. It is
+        named by the digest and never changes."""
+
+    def artifacts(self, version: Version, directory: Path) -> None:
+        """Write the version's artifacts (metrics, curve, recipe) into `directory`."""
+
+    def tag(self, reference: str, alias: str) -> Version:
+        """Point `alias` at the version of `reference`."""
+
+    def rollback(self, name: str, alias: str) -> Version:
+        """Point `alias` at the version before the last move."""
+
+    def untag(self, name: str, alias: str) -> None:
+        """Remove an alias; its history stays."""
+
+    def log(self, name: str) -> list[LogEntry]:
+        """The whole history of a name, oldest first."""
+
+    def attest(self, version: Version, kind: str, body: Mapping[str, Any]) -> None:
+        """Append a result (an evaluation, a check) to a version."""
+
+    def attestations(self, version: Version, kind: str | None = None) -> list[Mapping[str, Any]]:
+        """What was attested, oldest first; each has `kind`, `time` and `body`."""
+
+    def remove(self, reference: str) -> list[Version]:
+        """Remove one version (`name@3`) or all of a name; numbers are never reused."""
+
+    def collect(self, *, dry_run: bool = False, grace_seconds: float = 3600) -> CollectReport:
+        """Delete what no live version needs and what is older than the grace period."""
+
+    def check(self) -> Iterator[Finding]:
+        """Verify every blob, manifest and pointer (fsck)."""
