@@ -55,7 +55,14 @@ def merge_modules(
     def merge_one(module: str) -> ModuleError:
         operands = [adapter.factors(module, shapes.modules[module]) for adapter in adapters]
         merged = space(
-            operands, weights, rule, choice.options, rank=shapes.rank, seed=seed, module=module
+            operands,
+            weights,
+            rule,
+            choice.options,
+            rank=shapes.rank,
+            seed=seed,
+            module=module,
+            whole=choice.rule.kind != "elementwise",
         )
         _check(choice, module, merged)
         writer.write(module, merged)

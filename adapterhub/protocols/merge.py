@@ -93,8 +93,12 @@ class MergeSpace(Protocol):
         rank: int,
         seed: int,
         module: str,
+        whole: bool = False,
     ) -> MergedModule:
         """Merge the operands of `module` into at most `rank`.
+
+        whole: the rule is spectral or pairwise, and is called once with all the coordinates; an
+        elementwise one is called with blocks of rows.
 
         Every operand has the same (m, n), and at least one has r > 0. Memory is bounded by this
         one module. It is called from several threads at once, and the same arguments give the

@@ -24,12 +24,13 @@ def concat(
     rank: int,
     seed: int,
     module: str,
+    whole: bool = False,
 ) -> MergedModule:
     """A `protocols.MergeSpace` for rules that are sums; `rank` must hold the sum of the ranks."""
     present = [operand.a.shape[0] for operand in operands]
     blocks = torch.split(torch.eye(sum(present)), present)
     coordinates = FactorCoordinates([block.T for block in blocks], list(blocks), seed, module)
-    mix = apply_rule(rule, coordinates, weights, options)
+    mix = apply_rule(rule, coordinates, weights, options, whole=whole)
     a = torch.cat([operand.a for operand in operands])
     b = torch.cat([operand.b * operand.scale for operand in operands], dim=1) @ mix
     right = torch.linalg.qr(a.T, mode="r").R

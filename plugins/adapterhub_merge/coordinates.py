@@ -116,8 +116,14 @@ def apply_rule(
     coordinates: FactorCoordinates,
     weights: torch.Tensor,
     options: Mapping[str, Any],
+    *,
+    whole: bool = False,
 ) -> torch.Tensor:
-    """The rule's result for the whole: (rows, cols) float32."""
+    """The rule's result: (rows, cols) float32. whole: one call, for a rule that is not
+    elementwise, instead of one for each block of rows."""
+    if whole:
+        block = Block(coordinates, slice(0, coordinates.shape[0]))
+        return rule(block.deltas(), weights, block, options)
     merged = torch.empty(coordinates.shape)
     for block in coordinates:
         merged[block.rows] = rule(block.deltas(), weights, block, options)

@@ -25,6 +25,7 @@ def core(
     rank: int,
     seed: int,
     module: str,
+    whole: bool = False,
 ) -> MergedModule:
     """A `protocols.MergeSpace`; the compression is optimal."""
     ranks = [operand.a.shape[0] for operand in operands]
@@ -33,7 +34,7 @@ def core(
     rows = list(torch.split(from_b, ranks, dim=1))
     columns = [block.T for block in torch.split(from_a, ranks, dim=1)]
     coordinates = FactorCoordinates(rows, columns, seed, module)
-    mix = apply_rule(rule, coordinates, weights, options)
+    mix = apply_rule(rule, coordinates, weights, options, whole=whole)
     # R x R only, so double precision is free and the tail of the spectrum is exact.
     u, s, vh = torch.linalg.svd(mix.double(), full_matrices=False)
     root = s[:rank].sqrt()

@@ -30,11 +30,12 @@ def dense(
     rank: int,
     seed: int,
     module: str,
+    whole: bool = False,
 ) -> MergedModule:
     """A `protocols.MergeSpace`; memory: one (m, n) float32 and the sketch."""
     left = [operand.b * operand.scale for operand in operands]
     coordinates = FactorCoordinates(left, [operand.a for operand in operands], seed, module)
-    delta = apply_rule(rule, coordinates, weights, options)
+    delta = apply_rule(rule, coordinates, weights, options, whole=whole)
     b, a = compress(delta, rank, module)
     lost = norm = 0.0
     for start in range(0, delta.shape[0], _ERROR_ROWS):

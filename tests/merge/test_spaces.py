@@ -219,3 +219,25 @@ def test_the_sketch_is_nearly_the_best_on_a_flat_spectrum() -> None:
     b, a = compress(delta, 8, "module")
     best = torch.linalg.svdvals(delta.double())[8:].norm()
     assert (delta.double() - b.double() @ a.double()).norm() <= 1.01 * best
+
+
+@pytest.mark.parametrize("name", ["core", "dense"])
+def test_a_rule_that_is_not_elementwise_sees_the_module_at_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinates_module, "BLOCK_ELEMENTS", 2)
+    seen = []
+
+    def rule(deltas, weights, coordinates, options):
+        seen.append(tuple(deltas.shape))
+        return deltas.sum(dim=0)
+
+    plugins = load_plugins()
+    space = plugins.load_implementation(plugins.get(specs.MergeSpace, name))
+    for whole in (True, False):
+        merged = space(
+            operands(2, 3), torch.ones(2), rule, {}, rank=5, seed=0, module="module", whole=whole
+        )
+        assert (merged.b @ merged.a).norm() > 0
+    rows, cols = (5, 5) if name == "core" else (M, N)
+    assert seen == [(2, rows, cols), *[(2, 1, cols)] * rows]
