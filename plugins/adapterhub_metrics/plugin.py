@@ -20,3 +20,10 @@ def adapterhub_metrics() -> Iterator[specs.Metric]:
         summary="1 when the answer contains the reference",
         impl="adapterhub_metrics.contains:contains",
     )
+    yield specs.Metric(
+        name="chrf",
+        summary="How many character n-grams the answer shares with the reference (chrF)",
+        impl="adapterhub_metrics.chrf:chrf",
+        requires=("sacrebleu",),
+        install_hint="pip install 'adapterhub[eval]'",
+    )

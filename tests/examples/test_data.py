@@ -13,7 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples" / "data"
-SIZES = {"wordnet": (3000, 300), "american": (1386, 300), "spelling": (4000, 300)}
+SIZES = {
+    "wordnet": (3000, 300),
+    "american": (1386, 300),
+    "spelling": (4000, 300),
+    "spoken": (3000, 300),
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +43,8 @@ def key_of(task: str, row: dict[str, str], builder: ModuleType) -> str:
         return builder.gloss_key(definition)
     if task == "american":
         return row["prompt"].removeprefix("British: ").partition("\n")[0][:5]
+    if task == "spoken":
+        return row["prompt"].removeprefix("Written: ").partition("\n")[0]
     return row["completion"].strip()[:5]
 
 
@@ -72,6 +79,39 @@ def test_every_category_has_as_many_rows(builder):
     for part, size in (("train", 300), ("test", 30)):
         counts = Counter(row["completion"].strip() for row in read(f"wordnet.{part}.jsonl"))
         assert counts == dict.fromkeys(builder.WORDNET_CLASSES.values(), size)
+
+
+def test_numbers_dates_and_times_in_words(builder, tmp_path):
+    assert [builder.cardinal(n) for n in (0, 13, 20, 99)] == [
+        "zero",
+        "thirteen",
+        "twenty",
+        "ninety-nine",
+    ]
+    ordinals = [builder.ordinal(n) for n in (1, 2, 3, 4, 5, 8, 9, 11, 12, 19, 20, 21, 23)]
+    assert (
+        ordinals
+        == (
+            "first second third fourth fifth eighth ninth eleventh twelfth nineteenth twentieth "
+            "twenty-first twenty-third"
+        ).split()
+    )
+    assert builder.year_words(1904) == "oh four"
+    assert builder.year_words(1984) == "eighty-four"
+    times = {
+        (0, 0): "twelve o'clock in the morning",
+        (3, 15): "quarter past three in the morning",
+        (12, 30): "half past twelve in the afternoon",
+        (17, 45): "quarter to six in the afternoon",
+        (18, 1): "one past six in the evening",
+        (23, 50): "ten to twelve in the evening",
+    }
+    for (hour, minute), words in times.items():
+        assert builder.time_words(hour, minute) == words
+    answers = {row.prompt: row.completion for row in builder.spoken_rows(tmp_path)}
+    assert answers["Written: 3/5/1940\nSpoken:"] == " the third of May nineteen forty"
+    assert answers["Written: $41.30\nSpoken:"] == " forty-one dollars and thirty cents"
+    assert len(answers) == 28 * 12 * 99 + 24 * 60 + 98 * 98
 
 
 def test_build_keeps_families_apart_and_drops_repeated_prompts(builder, tmp_path):

@@ -28,7 +28,7 @@ def test_recipe_names_its_file_and_its_training_rows(path):
 
 
 def test_one_recipe_is_qlora():
-    assert {path.stem for path in RECIPES} == {"wordnet", "american", "spelling"}
+    assert {path.stem for path in RECIPES} == {"wordnet", "american", "spelling", "spoken"}
     quantizers = {path.stem: load(path).quantizer for path in RECIPES}
     assert {name for name, choice in quantizers.items() if choice} == {"american"}
     assert quantizers["american"].name == "nf4"
