@@ -1,6 +1,7 @@
 """The shared core of all factors: W = U M V with orthonormal U and V, and M of R x R.
 
-U and V come from the QR of the stacked factors, R is the sum of the ranks. Nothing of the size
+U and V are the singular vectors of the stacked factors, as in Core Space (arXiv:2509.17786), so
+the coordinates of an elementwise rule are pinned. R is the sum of the ranks. Nothing of the size
 of the module's weight is ever built: O((m + n) R^2 + R^3) time, O((m + n) R) memory. Sums are
 exact here, and the SVD of M gives the best adapter of any rank (Eckart-Young).
 """
@@ -14,6 +15,7 @@ import torch
 
 from adapterhub.protocols import Factors, MergedModule, MergeRule
 from adapterhub_merge.coordinates import FactorCoordinates, apply_rule
+from adapterhub_merge.stack import Stack
 
 
 def core(
@@ -28,19 +30,21 @@ def core(
     whole: bool = False,
 ) -> MergedModule:
     """A `protocols.MergeSpace`; the compression is optimal."""
-    ranks = [operand.a.shape[0] for operand in operands]
-    left, from_b = torch.linalg.qr(torch.cat([o.b * o.scale for o in operands], dim=1))
-    right, from_a = torch.linalg.qr(torch.cat([o.a for o in operands]).T)
-    rows = list(torch.split(from_b, ranks, dim=1))
-    columns = [block.T for block in torch.split(from_a, ranks, dim=1)]
-    coordinates = FactorCoordinates(rows, columns, seed, module)
+    left = Stack([operand.b for operand in operands], [operand.scale for operand in operands])
+    right = Stack([operand.a.T for operand in operands], [1.0] * len(operands))
+    coordinates = FactorCoordinates(
+        [block.float() for block in left.coordinates],
+        [block.T.float() for block in right.coordinates],
+        seed,
+        module,
+    )
     mix = apply_rule(rule, coordinates, weights, options, whole=whole)
     # R x R only, so double precision is free and the tail of the spectrum is exact.
     u, s, vh = torch.linalg.svd(mix.double(), full_matrices=False)
     root = s[:rank].sqrt()
     return MergedModule(
-        a=(root[:, None] * vh[:rank]).float() @ right.T,
-        b=left @ (u[:, :rank] * root).float(),
+        a=right.lift(vh[:rank].T * root).T,
+        b=left.lift(u[:, :rank] * root),
         error=s[rank:].norm().item(),
         norm=s.norm().item(),
     )

@@ -28,6 +28,13 @@ def adapterhub_merge_spaces() -> Iterator[specs.MergeSpace]:
         **_TORCH,
     )
     yield specs.MergeSpace(
+        name="knots",
+        summary="The right singular vectors of the updates side by side (KnOTS)",
+        impl="adapterhub_merge.knots:knots",
+        ranks="up-to-sum",
+        **_TORCH,
+    )
+    yield specs.MergeSpace(
         name="concat",
         summary="The factors beside each other, as they are",
         impl="adapterhub_merge.concat:concat",
@@ -59,7 +66,7 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         name="ties",
         summary="Trim, elect a sign, average those that agree",
         impl="adapterhub_merge.ties:ties",
-        spaces=("dense",),
+        spaces=("dense", "knots", "core"),
         default_rank="sum",
         parameters=("density",),
         negative_weights=False,
@@ -69,7 +76,7 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         name="dare",
         summary="The weighted sum after dropping elements at random (dare_linear)",
         impl="adapterhub_merge.dare:dare",
-        spaces=("dense",),
+        spaces=("dense", "knots", "core"),
         default_rank="sum",
         parameters=("density", "seed"),
         default_density=0.5,
