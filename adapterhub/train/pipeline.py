@@ -18,6 +18,7 @@ from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
 from adapterhub.train.directory import alone, explained, last_checkpoint, run_directory
 from adapterhub.train.loss import mean_loss
+from adapterhub.train.moments import measure_moments
 from adapterhub.train.plan import Plan
 from adapterhub.train.result import commit_run
 from adapterhub.train.rows import Collator, Rows, choose_pad, make_rows
@@ -65,6 +66,8 @@ def _train_in(
         _score_after(run)
         payload = directory / "payload"
         _check_after(run, base_logits, payload, progress)
+        if plan.recipe.training.input_moments:
+            measure_moments(run, progress)
         load_plugins().call_event("adapterhub_after_train", run=run, result=run.facts)
         return commit_run(run, registry, payload, directory / "artifacts")
 

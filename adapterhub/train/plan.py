@@ -86,6 +86,10 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     quantizer = plugins.get(specs.Quantizer, recipe.quantizer.name) if recipe.quantizer else None
     objective = plugins.get(specs.Objective, recipe.objective.name)
     _check_pair(method, quantizer)
+    if recipe.training.input_moments and not method.mergeable:
+        raise usage_error(
+            f"{method.name} adapters cannot be merged, so they need no training.input_moments"
+        )
     method_options = _options("method", method, recipe.method)
     quantizer_options = (
         _options("quantizer", quantizer, recipe.quantizer)

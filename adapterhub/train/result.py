@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from adapterhub.manifest import BaseLink, Manifest, Version
+from adapterhub.moments import INPUT_MOMENTS
 from adapterhub.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ def commit_run(run: Run, registry: Registry, payload: Path, artifacts: Path) -> 
 
 
 def write_artifacts(run: Run, directory: Path) -> None:
-    """metrics.jsonl (one line a logged step), loss.png and recipe.yaml."""
+    """metrics.jsonl (one line a logged step), loss.png, recipe.yaml, and the input moments where
+    they were measured."""
     lines = [json.dumps(entry, sort_keys=True) for entry in run.history]
     (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     recipe = yaml.safe_dump(run.plan.resolved, sort_keys=False, allow_unicode=True)
     (directory / "recipe.yaml").write_text(recipe, encoding="utf-8")
     draw_curve(run, directory / "loss.png")
+    if run.moments is not None:
+        run.moments.save(directory / INPUT_MOMENTS)
 
 
 def draw_curve(run: Run, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from adapterhub.manifest import BaseRecord
+from adapterhub.moments import MeasuredMoments
 from adapterhub.train.plan import Plan
 from adapterhub.train.recipe import TrainRecipe
 from adapterhub.train.rows import Collator, Rows
@@ -33,6 +34,7 @@ class Run:
     layers: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    moments: MeasuredMoments | None = None
 
     @property
     def recipe(self) -> TrainRecipe:
