@@ -10,6 +10,7 @@ from adapterhub.entry_points import OWN_DISTRIBUTION, EntryPoint
 MERGE_OPTIONS = frozenset(
     {
         "base",
+        "compat",
         "config",
         "density",
         "dry-run",

@@ -7,7 +7,7 @@ imported on first use, so that listing components never imports torch.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 Status = Literal["stable", "experimental", "gpu-unproven"]
@@ -68,6 +68,26 @@ class Quantizer(Component):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A merge rule as a peer computes it, for `--compat PEER`.
+
+    peer: whose results it reproduces, such as `peft`. The other fields take the place of the
+    rule's own of the same name.
+    """
+
+    peer: str
+    impl: str
+    spaces: tuple[str, ...]
+    kind: Literal["elementwise", "spectral", "pairwise"] = "elementwise"
+    config: str | None = None
+    default_rank: str = "max"
+    parameters: tuple[str, ...] = ()
+    default_density: float = 0.2
+    negative_weights: bool = True
+    weighted: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeRule(Component):
     """A way to combine adapters. `impl` is a `protocols.MergeRule`.
 
@@ -79,6 +99,8 @@ class MergeRule(Component):
     parameters: the command's options that it reads (`density`, `seed`).
     default_density: the share of the elements kept where `density` is read and not given.
     negative_weights: whether a weight below zero has a meaning.
+    weighted: whether weights have a meaning at all; where not, all are 1.
+    compat: the rule as peers compute it, one entry a peer.
     """
 
     kind: Literal["elementwise", "spectral", "pairwise"] = "elementwise"
@@ -87,6 +109,16 @@ class MergeRule(Component):
     parameters: tuple[str, ...] = ()
     default_density: float = 0.2
     negative_weights: bool = True
+    weighted: bool = True
+    compat: tuple[Variant, ...] = ()
+
+    def as_peer(self, peer: str) -> MergeRule | None:
+        """The descriptor of the peer's variant; None where there is none."""
+        for variant in self.compat:
+            if variant.peer == peer:
+                names = (field.name for field in fields(variant) if field.name != "peer")
+                return replace(self, **{name: getattr(variant, name) for name in names})
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +126,11 @@ class MergeSpace(Component):
     """Coordinates in which a rule runs. `impl` is a `protocols.MergeSpace`.
 
     ranks: of a result: `sum` is the sum of the operands' ranks and cannot be compressed,
-    `up-to-sum` any up to that, `up-to-full` any up to the module's smaller side.
+    `up-to-sum` any up to that, `up-to-full` any up to the module's smaller side; `equal` is the
+    operands' own, which must be the same in a module.
     """
 
-    ranks: Literal["sum", "up-to-sum", "up-to-full"] = "up-to-full"
+    ranks: Literal["sum", "up-to-sum", "up-to-full", "equal"] = "up-to-full"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,7 @@ def _choose_rule(ctx: click.Context, name: str | None) -> None:
 @click.option("--rank", help="The result's rank: max or sum of theirs, or a number.")
 @click.option("--seed", type=int, help="Keys the random numbers of a rule; 0 by default.")
 @click.option("--space", help="The coordinates in which the rule runs.")
+@click.option("--compat", help="Compute as a peer does: peft, mergekit or paper.")
 @click.option("--base", help="The base of adapters given as directories.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a PEFT directory instead.")
 @click.option("--workers", type=int, help="Threads over modules; one a CPU by default.")

@@ -15,7 +15,14 @@ from adapterhub.merge.lora import LoraAdapter
 from adapterhub.merge.output import AdapterWriter
 from adapterhub.merge.plan import Choice, Shapes
 from adapterhub.plugins import load_plugins
-from adapterhub.protocols import MergedModule, MergeRule, MergeSpace, Progress
+from adapterhub.protocols import (
+    Factors,
+    MergedModule,
+    MergeRule,
+    MergeSpace,
+    Progress,
+    SurveyingRule,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +58,17 @@ def merge_modules(
     rule = cast("MergeRule", plugins.load_implementation(choice.rule))
     space = cast("MergeSpace", plugins.load_implementation(choice.space))
     weights = torch.tensor(choice.weights, dtype=torch.float32)
+    options = dict(choice.options)
+
+    def read(module: str) -> list[Factors]:
+        return [adapter.factors(module, shapes.modules[module]) for adapter in adapters]
 
     def merge_one(module: str) -> ModuleError:
-        operands = [adapter.factors(module, shapes.modules[module]) for adapter in adapters]
         merged = space(
-            operands,
+            read(module),
             weights,
             rule,
-            choice.options,
+            options,
             rank=shapes.rank,
             seed=seed,
             module=module,
@@ -76,6 +86,8 @@ def merge_modules(
         workers or os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
     )
     try:
+        if isinstance(rule, SurveyingRule):
+            options.update(rule.survey(lambda: map(read, shapes.modules), options))
         with progress.task(f"merging {len(shapes.modules)} modules", len(shapes.modules)) as bar:
             # The largest first: no worker is left alone with a large one at the end.
             order = sorted(shapes.modules, key=lambda name: -_size(shapes.modules[name]))

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from adapterhub import specs
 from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseLink, Manifest, Parent
 from adapterhub.merge.engine import merge_modules, relative_error
@@ -152,7 +153,7 @@ def _manifest(plan: _Plan, result: MergeResult) -> Manifest:
             "relative_error": result.relative_error,
             "largest": [{"module": m, "relative_error": e} for m, e in result.largest],
         },
-        environment=_environment(plan.choice),
+        environment=_environment(plan),
     )
 
 
@@ -168,6 +169,8 @@ def _resolved_recipe(plan: _Plan) -> dict[str, Any]:
         "seed": plan.recipe.seed,
         "options": plan.recipe.options,
     }
+    if plan.recipe.compat is not None:
+        recipe["compat"] = plan.recipe.compat
     if "density" in plan.choice.options:
         recipe["density"] = plan.choice.options["density"]
     return recipe
@@ -182,10 +185,12 @@ def _parents(plan: _Plan) -> tuple[Parent, ...]:
     )
 
 
-def _environment(choice: Choice) -> dict[str, str]:
+def _environment(plan: _Plan) -> dict[str, str]:
     libraries = {name: metadata.version(name) for name in ("numpy", "safetensors", "torch")}
-    plugins = load_plugins().versions_of(choice.rule, choice.space)
-    return {"python": platform.python_version(), **libraries, **plugins}
+    plugins = load_plugins()
+    # A peer's variant is no component of its own: the rule that names it is.
+    rule = plugins.get(specs.MergeRule, plan.recipe.rule)
+    return {"python": platform.python_version(), **libraries, **plugins.versions_of(rule, plan.choice.space)}
 
 
 def _shared(values: Sequence[Any]) -> Any:

@@ -37,6 +37,8 @@ def choose(recipe: MergeRecipe) -> Choice:
     """Check all that can be checked before an adapter is opened; usage errors."""
     plugins = load_plugins()
     rule = plugins.get(specs.MergeRule, recipe.rule)
+    if recipe.compat is not None:
+        rule = _as_peer(rule, recipe.compat)
     space_name = recipe.space or rule.spaces[0]
     space = plugins.get(specs.MergeSpace, space_name)
     if space_name not in rule.spaces:
@@ -52,8 +54,23 @@ def choose(recipe: MergeRecipe) -> Choice:
     return Choice(rule, space, _weights(recipe, rule), _options(recipe, rule))
 
 
+def _as_peer(rule: specs.MergeRule, peer: str) -> specs.MergeRule:
+    variant = rule.as_peer(peer)
+    if variant is None:
+        peers = ", ".join(variant.peer for variant in rule.compat)
+        raise usage_error(
+            f"the rule {rule.name!r} has no --compat {peer}",
+            f"it has {peers}" if peers else "it has none",
+        )
+    return variant
+
+
 def _weights(recipe: MergeRecipe, rule: specs.MergeRule) -> tuple[float, ...]:
     count = len(recipe.adapters)
+    if not rule.weighted:
+        if recipe.weights is not None:
+            raise usage_error(f"the rule {rule.name!r} has no weights here", "leave them away")
+        return (1.0,) * count
     if recipe.weights is None:
         return (1 / count,) * count
     if len(recipe.weights) != count:
@@ -95,6 +112,8 @@ def shape(choice: Choice, adapters: Sequence[LoraAdapter], rank: int | str | Non
         module: [adapter.modules[module][0] for adapter in adapters if module in adapter.modules]
         for module in modules
     }
+    if choice.space.ranks == "equal":
+        return _equal_ranks(choice, modules, ranks, rank)
     highest = max(sum(r) for r in ranks.values())
     if choice.space.ranks == "sum":
         if rank not in (None, "sum", highest):
@@ -122,6 +141,29 @@ def shape(choice: Choice, adapters: Sequence[LoraAdapter], rank: int | str | Non
             f"give at most {bound}",
         )
     return Shapes(modules, number, bound)
+
+
+def _equal_ranks(
+    choice: Choice,
+    modules: Mapping[str, tuple[int, int]],
+    ranks: Mapping[str, list[int]],
+    rank: int | str | None,
+) -> Shapes:
+    hint = "choose another --space"
+    for module, given in ranks.items():
+        if len(set(given)) > 1:
+            numbers = ", ".join(map(str, given))
+            raise usage_error(
+                f"the space {choice.space.name!r} needs equal ranks, those of {module} are "
+                + numbers,
+                hint,
+            )
+    highest = max(given[0] for given in ranks.values())
+    if rank not in (None, "max", highest):
+        raise usage_error(
+            f"the space {choice.space.name!r} keeps the adapters' rank {highest}, not {rank}", hint
+        )
+    return Shapes(modules, highest, highest)
 
 
 def _modules(adapters: Sequence[LoraAdapter]) -> dict[str, tuple[int, int]]:

@@ -24,6 +24,7 @@ class MergeRecipe(BaseModel):
     )
     seed: int = Field(0, ge=0, description="Keys the random numbers of a rule.")
     space: str | None = Field(None, description="The coordinates in which the rule runs.")
+    compat: str | None = Field(None, description="Compute as a peer does: peft, mergekit, paper.")
     base: str | None = Field(None, description="The base of adapters given as directories.")
     name: str | None = Field(None, description="The result's name in the registry.")
     out: Path | None = Field(None, description="Write a PEFT directory instead of a version.")

@@ -13,6 +13,7 @@ from adapterhub.protocols.merge import (
     MergedModule,
     MergeRule,
     MergeSpace,
+    SurveyingRule,
 )
 from adapterhub.protocols.progress import Progress, Task
 from adapterhub.protocols.registry import CollectReport, Finding, Listing, LogEntry, Registry
@@ -40,5 +41,6 @@ __all__ = [
     "Quantizer",
     "Registry",
     "ServeSettings",
+    "SurveyingRule",
     "Task",
 ]

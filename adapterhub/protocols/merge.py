@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,19 @@ class MergeRule(Protocol):
 
         An elementwise rule gets blocks of rows; a spectral or pairwise one the whole module at
         once. options: the parameters that the descriptor names, and the fields of its `config`.
+        """
+
+
+@runtime_checkable
+class SurveyingRule(MergeRule, Protocol):
+    """A rule that looks at all modules before the first is merged."""
+
+    def survey(
+        self, modules: Callable[[], Iterable[Sequence[Factors]]], options: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What it found, which is added to the options of every call.
+
+        modules: reads all modules again at each call, one at a time, always in the same order.
         """
 
 
