@@ -82,7 +82,7 @@ class TrainingOptions(_Options):
     gradient_checkpointing: bool = False
     """Less memory for more time."""
     # Left out at 0, so that a recipe without it is the same as ever.
-    input_moments: int = Field(default=0, ge=0, exclude_if=lambda rank: rank == 0)
+    input_moments: int = Field(default=0, ge=0, strict=True, exclude_if=lambda rank: rank == 0)
     """Keeps the second moment of each adapted module's inputs at this rank, for `adz merge
     --rule regmean`; 0: does not. 32 takes a few MB."""
 
