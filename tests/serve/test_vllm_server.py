@@ -32,6 +32,8 @@ PROMPTS = (
 # Two engines add up in different orders: float32 over 30 layers.
 TOLERANCE = 2e-3
 START_SECONDS = 600
+# What `adz merge` makes one adapter of: other ranks, other scales, one with rsLoRA.
+BOTH = {"few@1": 0.7, "few@2": 0.4}
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,8 @@ def expected(real_base_dir: Path, folders: dict[str, Path]) -> Any:
             model = AutoModelForCausalLM.from_pretrained(real_base_dir, dtype=torch.float32)
             if reference in folders:
                 model = PeftModel.from_pretrained(model, folders[reference])
+            elif reference == "both@1":
+                add_deltas(model, folders)
             loaded[reference] = model.eval()
         with torch.no_grad():
             logits = loaded[reference](torch.tensor([prompt + tokens])).logits[0]
@@ -252,6 +256,24 @@ def expected(real_base_dir: Path, folders: dict[str, Path]) -> Any:
         return [float(scores[place, token]) for place, token in enumerate(tokens)]
 
     return compute
+
+
+def add_deltas(model: Any, folders: dict[str, Path]) -> None:
+    """Add the weighted updates of `BOTH` to the weights themselves, as PEFT computes each."""
+    import torch
+    from peft import PeftModel
+
+    for reference, weight in BOTH.items():
+        adapted = PeftModel.from_pretrained(model, folders[reference])
+        deltas = {
+            name: layer.get_delta_weight("default")
+            for name, layer in adapted.base_model.model.named_modules()
+            if hasattr(layer, "get_delta_weight")
+        }
+        model = adapted.unload()
+        with torch.no_grad():
+            for name, delta in deltas.items():
+                model.get_submodule(name).weight += weight * delta
 
 
 def assert_agrees(answer: Asked, reference: str, expected: Any) -> None:
@@ -311,6 +333,15 @@ def test_a_moved_alias_answers_with_the_new_weights_at_once(
     registry.rollback("few", "prod")
     (back,) = server.ask_all([("few@prod", PROMPTS[3])])
     assert_agrees(back, "few@1", expected)
+
+
+def test_a_merge_is_served_as_the_sum_of_the_updates(server: Server, expected: Any) -> None:
+    weights = ",".join(map(str, BOTH.values()))
+    done = server.adz("merge", "--linear", *BOTH, "--weights", weights, "--name", "both")
+    assert done.returncode == 0, done.stderr
+    answers = server.ask_all([("both", prompt) for prompt in PROMPTS])
+    for answer in answers:
+        assert_agrees(answer, "both@1", expected)
 
 
 @pytest.mark.parametrize(
