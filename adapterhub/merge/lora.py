@@ -33,19 +33,22 @@ _REFUSED_OPTIONS = {
     "use_bdlora": f"is a block-diagonal LoRA; {_CONVERT}",
 }
 # These initialisations subtract from the base's weights when PEFT loads the adapter.
-_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq")
+_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 class LoraAdapter:
     """An open LoRA directory. `label` is what the user called it, and stands in every error.
 
     modules: module name, without PEFT's prefix, to its rank and shape (r, m, n).
-    Safe to read from several threads.
+    base_changing: read the factors also of one that began as a part of the base's weights (PiSSA
+    and the like), where they are not the update. Safe to read from several threads.
     """
 
-    def __init__(self, label: str, directory: Path) -> None:
+    def __init__(self, label: str, directory: Path, *, base_changing: bool = False) -> None:
         self.label = label
         self.config = _read_config(label, directory)
+        if not base_changing:
+            _refuse_base_changing(label, self.config)
         self._file, self._keys = _open_weights(label, directory)
         self.modules = {
             module: self._shape(module) for module in sorted({m for m, _ in self._keys})
@@ -121,10 +124,13 @@ def _read_config(label: str, directory: Path) -> dict[str, Any]:
             raise AdzError(f"{label} {reason.format(config[option])}")
     if config.get("bias", "none") != "none":
         raise AdzError(f"{label} has trained biases (bias={config['bias']}); train it without")
+    return config
+
+
+def _refuse_base_changing(label: str, config: Mapping[str, Any]) -> None:
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
         raise AdzError(f"{label} changes the base's weights (init_lora_weights={init}); {_CONVERT}")
-    return config
 
 
 def _open_weights(label: str, directory: Path) -> tuple[Any, dict[tuple[str, str], str]]:
