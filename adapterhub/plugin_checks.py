@@ -21,6 +21,7 @@ MERGE_OPTIONS = frozenset(
         "out",
         "rank",
         "rule",
+        "scale",
         "seed",
         "space",
         "weights",

@@ -57,6 +57,7 @@ def _choose_rule(ctx: click.Context, name: str | None) -> None:
 )
 @click.option("--name", help="The result's name; a-b-ties by default.")
 @click.option("--weights", help="A number for each, such as 0.7,0.3; 1/n by default.")
+@click.option("--scale", type=float, help="Multiplies the result; 1 by default.")
 @click.option("--density", type=float, help="The share of elements kept, above 0 and at most 1.")
 @click.option("--rank", help="The result's rank: max or sum of theirs, or a number.")
 @click.option("--seed", type=int, help="Keys the random numbers of a rule; 0 by default.")
@@ -141,7 +142,8 @@ def _values(
 
 def _describe(result: MergeResult) -> str:
     parts = [f"{a} * {w:.6g}" for a, w in zip(result.adapters, result.weights, strict=True)]
-    options = "".join(f", {key} {value}" for key, value in result.options.items())
+    facts = {**({"scale": result.scale} if result.scale != 1 else {}), **result.options}
+    options = "".join(f", {key} {value}" for key, value in facts.items())
     lines = [
         f"{result.rule} of {' + '.join(parts)} (space {result.space}{options})",
         f"{result.modules} modules, rank {result.rank}, {result.parameters / 1e6:,.2f}M parameters",

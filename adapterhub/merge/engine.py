@@ -11,7 +11,7 @@ from typing import cast
 import torch
 
 from adapterhub.errors import AdzError
-from adapterhub.merge.lora import LoraAdapter
+from adapterhub.merge.lora import LoraAdapter, is_finite
 from adapterhub.merge.output import AdapterWriter
 from adapterhub.merge.plan import Choice, Shapes
 from adapterhub.plugins import load_plugins
@@ -74,6 +74,7 @@ def merge_modules(
             module=module,
             whole=choice.rule.kind != "elementwise",
         )
+        merged = _scaled(merged, choice.scale)
         _check(choice, module, merged)
         writer.write(module, merged)
         return ModuleError(module, merged.error, merged.norm)
@@ -106,8 +107,15 @@ def _size(shape: tuple[int, int]) -> int:
     return shape[0] * shape[1]
 
 
+def _scaled(merged: MergedModule, scale: float) -> MergedModule:
+    if scale == 1:
+        return merged
+    size = abs(scale)
+    return MergedModule(merged.a, merged.b * scale, merged.error * size, merged.norm * size)
+
+
 def _check(choice: Choice, module: str, merged: MergedModule) -> None:
-    if not (torch.isfinite(merged.a).all() and torch.isfinite(merged.b).all()):
+    if not (is_finite(merged.a) and is_finite(merged.b)):
         raise AdzError(f"the rule {choice.rule.name!r} made NaN or infinity of {module}")
 
 

@@ -22,6 +22,7 @@ class Choice:
     space: specs.MergeSpace
     weights: tuple[float, ...]
     options: Mapping[str, Any]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def choose(recipe: MergeRecipe) -> Choice:
         raise usage_error(f"{count} adapter{'s' * (count != 1)} given", "name at least two")
     if rule.kind == "pairwise" and count != 2:
         raise usage_error(f"the rule {rule.name!r} takes two adapters, {count} are given")
-    return Choice(rule, space, _weights(recipe, rule), _options(recipe, rule))
+    return Choice(rule, space, _weights(recipe, rule), _options(recipe, rule), recipe.scale)
 
 
 def _as_peer(rule: specs.MergeRule, peer: str) -> specs.MergeRule:

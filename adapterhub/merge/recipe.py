@@ -18,6 +18,9 @@ class MergeRecipe(BaseModel):
     weights: tuple[float, ...] | None = Field(
         None, description="A number for each adapter; 1/n where not given. Never normalised."
     )
+    scale: float = Field(
+        1.0, allow_inf_nan=False, description="Multiplies the result, whatever the rule."
+    )
     density: float | None = Field(None, gt=0, le=1, description="The share of elements kept.")
     rank: int | str | None = Field(
         None, description="The result's rank: max or sum of the adapters' ranks, or a number."

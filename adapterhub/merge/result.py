@@ -17,13 +17,14 @@ class MergeResult:
     """A merge as it was planned (`--dry-run`) or done.
 
     relative_error: Frobenius, of all modules together, against the rule's uncompressed result;
-    None in a plan. largest: the five modules that lost most. possible: the highest rank.
+    None in a plan. errors: of every module, by name. possible: the highest rank.
     """
 
     rule: str
     space: str
     adapters: tuple[str, ...]
     weights: tuple[float, ...]
+    scale: float
     options: dict[str, Any]
     rank: int
     possible: int
@@ -31,9 +32,14 @@ class MergeResult:
     parameters: int
     base_checked: bool
     relative_error: float | None = None
-    largest: tuple[tuple[str, float], ...] = ()
+    errors: tuple[tuple[str, float], ...] = ()
     version: Version | None = None
     directory: Path | None = None
+
+    @property
+    def largest(self) -> tuple[tuple[str, float], ...]:
+        """The five modules that lost most, and what share."""
+        return tuple(sorted(self.errors, key=lambda pair: (-pair[1], pair[0]))[:5])
 
     @property
     def warning(self) -> str | None:
@@ -50,6 +56,7 @@ class MergeResult:
             "space": self.space,
             "adapters": list(self.adapters),
             "weights": list(self.weights),
+            "scale": self.scale,
             "options": self.options,
             "rank": self.rank,
             "modules": self.modules,

@@ -13,7 +13,8 @@ import pytest
 from adapterhub.errors import EXIT_USAGE, AdzError
 from adapterhub.manifest import BaseLink
 from adapterhub.merge import pipeline
-from adapterhub.merge.pipeline import default_name, merge
+from adapterhub.merge.pipeline import merge
+from adapterhub.merge.prepare import default_name
 from adapterhub.merge.recipe import MergeRecipe
 from adapterhub.plugins import open_registry
 

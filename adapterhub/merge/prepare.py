@@ -1,0 +1,88 @@
+"""From a recipe to a merge that is checked and ready to run: nothing is written here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from adapterhub.errors import usage_error
+from adapterhub.manifest import BaseLink
+from adapterhub.merge.lora import LoraAdapter
+from adapterhub.merge.operands import (
+    Operand,
+    asserted_base,
+    check_shapes,
+    find_operands,
+    result_base,
+)
+from adapterhub.merge.plan import Choice, Shapes, choose, shape
+from adapterhub.merge.recipe import MergeRecipe
+from adapterhub.merge.result import MergeResult
+from adapterhub.protocols import Registry
+from adapterhub.reference import check_name
+
+
+@dataclass(frozen=True)
+class PreparedMerge:
+    """A merge with its operands open, before a factor is read.
+
+    name: the result's in the registry. base: of all operands; its digests are None where
+    directories do not say it.
+    """
+
+    recipe: MergeRecipe
+    name: str
+    operands: list[Operand]
+    adapters: list[LoraAdapter]
+    base: BaseLink
+    choice: Choice
+    shapes: Shapes
+
+    @cached_property
+    def result(self) -> MergeResult:
+        """What is known of the result before the merge."""
+        parameters = sum(self.shapes.rank * (m + n) for m, n in self.shapes.modules.values())
+        return MergeResult(
+            rule=self.choice.rule.name,
+            space=self.choice.space.name,
+            adapters=tuple(operand.label for operand in self.operands),
+            weights=self.choice.weights,
+            scale=self.choice.scale,
+            options=dict(self.choice.options),
+            rank=self.shapes.rank,
+            possible=self.shapes.possible,
+            modules=len(self.shapes.modules),
+            parameters=parameters,
+            base_checked=self.base.digests is not None,
+        )
+
+
+def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
+    """Find and check all that a merge needs. Every user's mistake is an AdzError."""
+    choice = choose(recipe)
+    if recipe.out is not None and recipe.name is not None:
+        raise usage_error("both --name and --out are given", "--out writes no version")
+    default = default_name(recipe.adapters, choice.rule.name)
+    name = check_name(default if recipe.name is None else recipe.name)
+    if recipe.out is None and name in {record.name for record in registry.bases()}:
+        raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
+    operands = find_operands(recipe, registry)
+    record = asserted_base(recipe, registry)
+    base = result_base(operands, record, needed=recipe.out is None)
+    adapters = [LoraAdapter(operand.label, operand.directory) for operand in operands]
+    if record:
+        for operand, adapter in zip(operands, adapters, strict=True):
+            if operand.version is None:
+                check_shapes(adapter, record)
+    shapes = shape(choice, adapters, recipe.rank)
+    return PreparedMerge(recipe, name, operands, adapters, base, choice, shapes)
+
+
+def default_name(adapters: Sequence[str], rule: str) -> str:
+    """`a-b-ties`: the adapters' own names, without team, version or path, and the rule."""
+    words = [Path(text).name if "@" not in text else text for text in adapters]
+    words = [re.sub(r"[^a-z0-9._-]+", "-", w.split("/")[-1].lower()).strip("-.") for w in words]
+    return re.sub(r"\.\.+", ".", "-".join([*words, rule]))[:64]
