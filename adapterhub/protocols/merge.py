@@ -37,12 +37,20 @@ class Factors:
 
 
 class Coordinates(Protocol):
-    """The block that an elementwise rule works on, and what it may ask about the whole."""
+    """The block that an elementwise rule works on, and what it may ask about the whole.
+
+    elements: the number of elements of the WHOLE module, for each adapter.
+    """
+
+    elements: int
 
     def threshold(self, density: float) -> torch.Tensor:
-        """(n,) float32: for each adapter the magnitude of the k-th largest element of the WHOLE
-        module, not of this block, where k = max(1, int(density * elements)). Keep what is at
-        least as large: equal magnitudes stay together."""
+        """`kth_largest` of max(1, int(density * elements)). Keep what is at least as large: equal
+        magnitudes stay together."""
+
+    def kth_largest(self, count: int) -> torch.Tensor:
+        """(n,) float32: for each adapter the magnitude of the count-th largest element of the
+        WHOLE module, not of this block; 1 is the largest, and count is at most `elements`."""
 
     def uniform(self, adapter: int) -> torch.Tensor:
         """Numbers in [0, 1) of the block's shape, from a counter-based generator keyed by

@@ -35,7 +35,8 @@ class FactorCoordinates:
         self._seed = seed
         self._module = module
         self.shape = (left[0].shape[0], right[0].shape[1])
-        self._thresholds: dict[float, torch.Tensor] = {}
+        self.elements = self.shape[0] * self.shape[1]
+        self._largest: dict[int, torch.Tensor] = {}
 
     def __iter__(self) -> Iterator[Block]:
         for rows in self._slices:
@@ -46,13 +47,16 @@ class FactorCoordinates:
         return torch.stack([self._one(adapter, rows) for adapter in range(len(self._left))])
 
     def threshold(self, density: float) -> torch.Tensor:
-        """(n,): see `protocols.Coordinates.threshold`; found once for the whole module."""
-        if density not in self._thresholds:
-            count = max(1, int(density * self.shape[0] * self.shape[1]))
-            self._thresholds[density] = torch.stack(
+        """(n,): see `protocols.Coordinates.threshold`."""
+        return self.kth_largest(max(1, int(density * self.elements)))
+
+    def kth_largest(self, count: int) -> torch.Tensor:
+        """(n,): see `protocols.Coordinates.kth_largest`; found once for the whole module."""
+        if count not in self._largest:
+            self._largest[count] = torch.stack(
                 [self._kth_largest(adapter, count) for adapter in range(len(self._left))]
             )
-        return self._thresholds[density]
+        return self._largest[count]
 
     def uniform(self, adapter: int, rows: slice) -> torch.Tensor:
         """(rows, cols): see `protocols.Coordinates.uniform`."""
@@ -81,7 +85,10 @@ class FactorCoordinates:
 
         if self._left[adapter].shape[1] == 0:
             return torch.zeros(())
-        return kth_largest(blocks, self._sample(adapter), self.shape[0] * self.shape[1], count)
+        if self.elements <= BLOCK_ELEMENTS:
+            magnitudes = self._one(adapter, slice(0, self.shape[0])).abs_().flatten()
+            return magnitudes.kthvalue(self.elements - count + 1).values
+        return kth_largest(blocks, self._sample(adapter), self.elements, count)
 
     def _sample(self, adapter: int) -> torch.Tensor:
         """Magnitudes at random positions, straight from the factors."""
@@ -97,6 +104,7 @@ class Block:
     def __init__(self, whole: FactorCoordinates, rows: slice) -> None:
         self._whole = whole
         self.rows = rows
+        self.elements = whole.elements
 
     def deltas(self) -> torch.Tensor:
         """(n, rows, cols)."""
@@ -105,6 +113,10 @@ class Block:
     def threshold(self, density: float) -> torch.Tensor:
         """See `protocols.Coordinates.threshold`."""
         return self._whole.threshold(density)
+
+    def kth_largest(self, count: int) -> torch.Tensor:
+        """See `protocols.Coordinates.kth_largest`."""
+        return self._whole.kth_largest(count)
 
     def uniform(self, adapter: int) -> torch.Tensor:
         """See `protocols.Coordinates.uniform`."""

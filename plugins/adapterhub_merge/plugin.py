@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adapterhub import hookimpl, specs
+from adapterhub_merge.compat.variants import VARIANTS
 
 _TORCH: dict[str, Any] = {"requires": ("torch",), "install_hint": "pip install 'adapterhub[merge]'"}
 
@@ -41,17 +42,34 @@ def adapterhub_merge_spaces() -> Iterator[specs.MergeSpace]:
         ranks="sum",
         **_TORCH,
     )
+    yield specs.MergeSpace(
+        name="factors",
+        summary="The factors A and B, each by itself, as PEFT merges (--compat peft)",
+        impl="adapterhub_merge.compat.factors:factors",
+        ranks="equal",
+        **_TORCH,
+    )
+    yield specs.MergeSpace(
+        name="svd",
+        summary="The elements of the weight updates, and a full SVD (--compat peft)",
+        impl="adapterhub_merge.compat.svd:svd",
+        ranks="up-to-full",
+        **_TORCH,
+    )
 
 
 @hookimpl
 def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
     """Ways to combine adapters."""
     yield specs.MergeRule(
-        name="linear",
-        summary="The weighted sum: exact, or the best of a smaller rank",
-        impl="adapterhub_merge.linear:linear",
-        spaces=("core", "dense"),
+        name="breadcrumbs",
+        summary="The weighted sum without the smallest elements and the outliers",
+        impl="adapterhub_merge.breadcrumbs:breadcrumbs",
+        config="adapterhub_merge.options:Breadcrumbs",
+        spaces=("dense", "knots", "core"),
         default_rank="sum",
+        parameters=("density",),
+        compat=VARIANTS["breadcrumbs"],
         **_TORCH,
     )
     yield specs.MergeRule(
@@ -60,16 +78,7 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         impl="adapterhub_merge.linear:linear",
         spaces=("concat",),
         default_rank="sum",
-        **_TORCH,
-    )
-    yield specs.MergeRule(
-        name="ties",
-        summary="Trim, elect a sign, average those that agree",
-        impl="adapterhub_merge.ties:ties",
-        spaces=("dense", "knots", "core"),
-        default_rank="sum",
-        parameters=("density",),
-        negative_weights=False,
+        compat=VARIANTS["cat"],
         **_TORCH,
     )
     yield specs.MergeRule(
@@ -80,5 +89,102 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         default_rank="sum",
         parameters=("density", "seed"),
         default_density=0.5,
+        compat=VARIANTS["dare"],
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="dare_ties",
+        summary="Drop at random, elect a sign, average those that agree",
+        impl="adapterhub_merge.dare_ties:dare_ties",
+        spaces=("dense", "knots", "core"),
+        default_rank="sum",
+        parameters=("density", "seed"),
+        default_density=0.5,
+        negative_weights=False,
+        compat=VARIANTS["dare_ties"],
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="della",
+        summary="Drop at random, the small ones rather, elect a sign, average",
+        impl="adapterhub_merge.della:della",
+        config="adapterhub_merge.options:Della",
+        spaces=("dense", "knots", "core"),
+        default_rank="sum",
+        parameters=("density", "seed"),
+        default_density=0.5,
+        negative_weights=False,
+        compat=VARIANTS["della"],
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="iso-c",
+        summary="The weighted sum with a flat spectrum",
+        impl="adapterhub_merge.iso_c:iso_c",
+        kind="spectral",
+        spaces=("core",),
+        default_rank="sum",
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="iso-cts",
+        summary="A flat spectrum in common and task-specific subspaces",
+        impl="adapterhub_merge.iso_cts:iso_cts",
+        config="adapterhub_merge.options:IsoCts",
+        kind="spectral",
+        spaces=("core",),
+        default_rank="sum",
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="linear",
+        summary="The weighted sum: exact, or the best of a smaller rank",
+        impl="adapterhub_merge.linear:linear",
+        spaces=("core", "dense"),
+        default_rank="sum",
+        compat=VARIANTS["linear"],
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="magnitude_prune",
+        summary="The weighted sum of each adapter's largest elements",
+        impl="adapterhub_merge.magnitude_prune:magnitude_prune",
+        spaces=("dense", "knots", "core"),
+        default_rank="sum",
+        parameters=("density",),
+        default_density=0.5,
+        compat=VARIANTS["magnitude_prune"],
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="slerp",
+        summary="Two adapters, interpolated on the arc between them",
+        impl="adapterhub_merge.slerp:slerp",
+        kind="pairwise",
+        spaces=("core",),
+        default_rank="sum",
+        negative_weights=False,
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="ties",
+        summary="Trim, elect a sign, average those that agree",
+        impl="adapterhub_merge.ties:ties",
+        spaces=("dense", "knots", "core"),
+        default_rank="sum",
+        parameters=("density",),
+        negative_weights=False,
+        compat=VARIANTS["ties"],
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="tsv",
+        summary="The adapters' singular vectors, made orthogonal to each other (TSV-Merge)",
+        impl="adapterhub_merge.tsv:tsv",
+        kind="spectral",
+        spaces=("core",),
+        default_rank="sum",
+        parameters=("density",),
+        default_density=1.0,
         **_TORCH,
     )

@@ -37,18 +37,20 @@ def mergekit_ties(deltas: torch.Tensor, weights: torch.Tensor, density: float) -
 @pytest.mark.parametrize("density", [0.05, 0.2, 0.7, 1.0])
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.7, 0.3), (0.5, 1.5, 0.25)])
 def test_equals_mergekit(weights: tuple[float, ...], density: float) -> None:
+    """mergekit's result does not grow with the weights, ours by their sum."""
     coordinates = factors(len(weights))
     expected = mergekit_ties(whole(coordinates), torch.tensor(weights), density)
     merged = apply_rule(ties, coordinates, torch.tensor(weights), {"density": density})
+    merged /= sum(weights)
     assert (expected != 0).float().mean() > density / 2
     torch.testing.assert_close(merged, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_equals_peft_at_weight_one() -> None:
-    """PEFT elects before it weights and divides by the count: the same at weight 1 only."""
+def test_equals_peft_at_equal_weights() -> None:
+    """PEFT elects before it weights and divides by the count: its weight 1 is our 1/n."""
     coordinates = factors(3)
     deltas = list(whole(coordinates))
-    merged = apply_rule(ties, coordinates, torch.ones(3), {"density": 0.2})
+    merged = apply_rule(ties, coordinates, torch.ones(3) / 3, {"density": 0.2})
     torch.testing.assert_close(merged, peft_ties(deltas, torch.ones(3), 0.2))
     unequal = torch.tensor([0.7, 0.2, 0.1])
     merged = apply_rule(ties, coordinates, unequal, {"density": 0.2})

@@ -1,0 +1,26 @@
+"""The weighted sum after dropping each adapter's smallest elements, as PEFT names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from adapterhub.protocols import Coordinates
+
+
+def magnitude_prune(
+    deltas: torch.Tensor,
+    weights: torch.Tensor,
+    coordinates: Coordinates,
+    options: Mapping[str, Any],
+) -> torch.Tensor:
+    """Options: density, the share of each adapter's elements that is kept, the largest. They are
+    not rescaled. Weights are those of the sum, of any sign."""
+    merged = torch.zeros_like(deltas[0])
+    floors = coordinates.threshold(options["density"])
+    for delta, weight, floor in zip(deltas, weights, floors, strict=True):
+        merged += torch.where(delta.abs() >= floor, delta, 0.0) * weight
+    return merged
