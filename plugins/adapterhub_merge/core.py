@@ -30,21 +30,21 @@ def core(
     whole: bool = False,
 ) -> MergedModule:
     """A `protocols.MergeSpace`; the compression is optimal."""
-    left = Stack([operand.b for operand in operands], [operand.scale for operand in operands])
-    right = Stack([operand.a.T for operand in operands], [1.0] * len(operands))
+    left = Stack([operand.b.T for operand in operands], [operand.scale for operand in operands])
+    right = Stack([operand.a for operand in operands], [1.0] * len(operands))
     coordinates = FactorCoordinates(
-        [block.float() for block in left.coordinates],
-        [block.T.float() for block in right.coordinates],
+        [block.T.float() for block in left.coordinates],
+        [block.float() for block in right.coordinates],
         seed,
         module,
     )
     mix = apply_rule(rule, coordinates, weights, options, whole=whole)
     # R x R only, so double precision is free and the tail of the spectrum is exact.
     u, s, vh = torch.linalg.svd(mix.double(), full_matrices=False)
-    root = s[:rank].sqrt()
+    root = s[:rank, None].sqrt()
     return MergedModule(
-        a=right.lift(vh[:rank].T * root).T,
-        b=left.lift(u[:, :rank] * root),
+        a=right.lift(root * vh[:rank]),
+        b=left.lift(root * u[:, :rank].T).T,
         error=s[rank:].norm().item(),
         norm=s.norm().item(),
     )

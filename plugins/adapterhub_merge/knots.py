@@ -30,26 +30,26 @@ def knots(
     whole: bool = False,
 ) -> MergedModule:
     """A `protocols.MergeSpace`; the compression is optimal."""
-    left = Stack([operand.b for operand in operands], [operand.scale for operand in operands])
+    left = Stack([operand.b.T for operand in operands], [operand.scale for operand in operands])
     # In the basis of all B the updates side by side are [L_1 A_1, ..., L_n A_n].
+    cores = [core.T for core in left.coordinates]
     beside = [
-        core @ _products(operand.a) @ core.T
-        for core, operand in zip(left.coordinates, operands, strict=True)
+        core @ _products(operand.a) @ core.T for core, operand in zip(cores, operands, strict=True)
     ]
     s, turn = roots(torch.stack(beside).sum(dim=0))
     align = reciprocal(s)[:, None] * turn.T
     coordinates = FactorCoordinates(
-        [(align @ core).float() for core in left.coordinates],
+        [(align @ core).float() for core in cores],
         [operand.a for operand in operands],
         seed,
         module,
     )
     merged = apply_rule(rule, coordinates, weights, options, whole=whole)
     values, vectors = roots(s[:, None] * _products(merged) * s)
-    root = values[:rank].sqrt()
+    root, vectors = values[:rank, None].sqrt(), vectors[:, :rank].T
     return MergedModule(
-        a=(reciprocal(root)[:, None] * (s[:, None] * vectors[:, :rank]).T).float() @ merged,
-        b=left.lift(turn @ vectors[:, :rank] * root),
+        a=(reciprocal(root) * vectors * s).float() @ merged,
+        b=left.lift(root * (vectors @ turn.T)).T,
         error=values[rank:].norm().item(),
         norm=values.norm().item(),
     )
