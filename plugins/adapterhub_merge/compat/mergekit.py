@@ -4,6 +4,7 @@ What is dropped is told apart as mergekit does, by a sort of the whole module. T
 in before the election, and `normalize` divides by the sum of those that agree. `rescale` keeps
 the L1 norm of each update, where the papers divide by the probability. mergekit draws from
 torch's global generator; we draw by seed, module and adapter, so a random mask is another one.
+Its `lambda` is `--scale`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def task_arithmetic(
     coordinates: Coordinates,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
-    """Options: normalize, scale."""
+    """Options: normalize."""
     return _sum(deltas, weights, options)
 
 
@@ -38,7 +39,7 @@ def ties(
     coordinates: Coordinates,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
-    """Options: density, normalize, scale."""
+    """Options: density, normalize."""
     kept = torch.stack([_between(delta, options["density"], 0.0) for delta in deltas])
     return _consensus(kept, weights, options)
 
@@ -49,7 +50,7 @@ def dare_linear(
     coordinates: Coordinates,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
-    """Options: density, seed, rescale, normalize, scale."""
+    """Options: density, seed, rescale, normalize."""
     return _sum(_dare(deltas, coordinates, options), weights, options)
 
 
@@ -59,7 +60,7 @@ def dare_ties(
     coordinates: Coordinates,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
-    """Options: density, seed, rescale, normalize, scale."""
+    """Options: density, seed, rescale, normalize."""
     return _consensus(_dare(deltas, coordinates, options), weights, options)
 
 
@@ -69,7 +70,7 @@ def breadcrumbs(
     coordinates: Coordinates,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
-    """Options: density, gamma, consensus, normalize, scale."""
+    """Options: density, gamma, consensus, normalize."""
     gamma = options["gamma"]
     kept = torch.stack([_between(delta, options["density"], gamma) for delta in deltas])
     return (_consensus if options["consensus"] else _sum)(kept, weights, options)
@@ -81,7 +82,7 @@ def della(
     coordinates: Coordinates,
     options: Mapping[str, Any],
 ) -> torch.Tensor:
-    """Options: density, seed, epsilon, rescale, consensus, normalize, scale."""
+    """Options: density, seed, epsilon, rescale, consensus, normalize."""
     density, epsilon = options["density"], options["epsilon"]
     if density < 1:
         if not epsilon < density < 1 - epsilon:
@@ -146,11 +147,11 @@ def _rescaled(delta: torch.Tensor, mask: torch.Tensor, options: Mapping[str, Any
 
 
 def _sum(deltas: torch.Tensor, weights: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor:
-    total = torch.tensordot(weights, deltas, dims=1)
+    total: torch.Tensor = torch.tensordot(weights, deltas, dims=1)
     divisor = weights.sum()
     if options["normalize"] and divisor.abs() >= 1e-8:
         total = total / divisor
-    return total * options["scale"]
+    return total
 
 
 def _consensus(
@@ -163,4 +164,4 @@ def _consensus(
     if options["normalize"]:
         divisor = (weights * agree).sum(dim=0)
         total = total / torch.where(divisor == 0, 1.0, divisor)
-    return total * options["scale"]
+    return total

@@ -23,7 +23,6 @@ class Mergekit(_Options):
     """Of mergekit's `task_arithmetic`."""
 
     normalize: bool = Field(False, description="Divide by the sum of the weights.")
-    scale: float = Field(1.0, description="A factor on the result; mergekit's `lambda`.")
 
 
 class MergekitTies(Mergekit):
@@ -53,9 +52,3 @@ class MergekitDella(MergekitDare):
     epsilon: float = Field(
         0.15, gt=0, lt=0.5, description="How far a probability lies from the density at most."
     )
-
-
-class Paper(_Options):
-    """Of the TIES authors' notebook."""
-
-    scale: float = Field(1.0, description="A factor on the result; the authors' `lamda`.")

@@ -1,6 +1,6 @@
 """TIES as its authors' notebook computes it (https://github.com/prateeky2806/ties-merging,
 src/ties_minimal.ipynb, BSD-3-Clause): one trim over all modules of an adapter together, one
-element more than the density says, no weights, and a plain mean.
+element more than the density says, no weights, and a plain mean. Its `lamda` is `--scale`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SAMPLES = 1 << 20
 
 
 class GlobalTies:
-    """A `protocols.SurveyingRule`. Options: density, of all modules together; scale."""
+    """A `protocols.SurveyingRule`. Options: density, of all modules together."""
 
     def survey(
         self, modules: Callable[[], Iterable[Sequence[Factors]]], options: Mapping[str, Any]
@@ -50,8 +50,8 @@ class GlobalTies:
         elected = kept.sum(dim=0).sign()
         elected = torch.where(elected == 0, options["majority"], elected)
         agree = torch.where(elected > 0, kept > 0, kept < 0)
-        total = (kept * agree).sum(dim=0)
-        return total / agree.sum(dim=0).clamp(min=1) * options["scale"]
+        mean: torch.Tensor = (kept * agree).sum(dim=0) / agree.sum(dim=0).clamp(min=1)
+        return mean
 
 
 def _floors(modules: Callable[[], Iterable[Sequence[Factors]]], density: float) -> torch.Tensor:

@@ -24,7 +24,7 @@ def magnitude_prune(
     options: Mapping[str, Any],
 ) -> torch.Tensor:
     """The weighted sum of the largest elements. Options: density."""
-    return torch.tensordot(weights, _largest(deltas, options["density"]), dims=1)
+    return _sum(_largest(deltas, options["density"]), weights)
 
 
 def ties(
@@ -44,7 +44,7 @@ def dare_linear(
     options: Mapping[str, Any],
 ) -> torch.Tensor:
     """The weighted sum of random elements, divided by the density. Options: density, seed."""
-    return torch.tensordot(weights, _random(deltas, coordinates, options["density"]), dims=1)
+    return _sum(_random(deltas, coordinates, options["density"]), weights)
 
 
 def dare_ties(
@@ -73,11 +73,15 @@ def _random(deltas: torch.Tensor, coordinates: Coordinates, density: float) -> t
     return torch.where(drawn < density, deltas, 0.0) / density
 
 
+def _sum(deltas: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = torch.tensordot(weights, deltas, dims=1)
+    return total
+
+
 def _agreeing(
     deltas: torch.Tensor, weights: torch.Tensor, options: Mapping[str, Any]
 ) -> torch.Tensor:
     signs = deltas.sign()
     votes = signs if options["majority_sign_method"] == "frequency" else deltas
     agree = signs == torch.where(votes.sum(dim=0) >= 0, 1.0, -1.0)
-    total = torch.tensordot(weights, deltas * agree, dims=1)
-    return total / agree.sum(dim=0).clamp(min=1)
+    return _sum(deltas * agree, weights) / agree.sum(dim=0).clamp(min=1)

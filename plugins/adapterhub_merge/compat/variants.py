@@ -47,7 +47,6 @@ VARIANTS: dict[str, tuple[Variant, ...]] = {
             **_TRIM,
             weighted=False,
             impl=f"{_HERE}.paper:global_ties",
-            config=f"{_HERE}.options:Paper",
         ),
     ),
     "dare": (
