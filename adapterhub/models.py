@@ -66,10 +66,15 @@ def load_adapter(model: torch.nn.Module, version: Version, directory: Path) -> t
     has modules of its own and shares the weights, so that many adapters over one base cost
     their own size each and never see one another.
     """
+    return load_directory(model, version.manifest.method, directory)
+
+
+def load_directory(model: torch.nn.Module, method: str, directory: Path) -> torch.nn.Module:
+    """As `load_adapter`, of an adapter that is no version: `method` is the name of what made it."""
     plugins = load_plugins()
-    component = plugins.get(specs.Method, version.manifest.method)
-    method = cast("Method", plugins.load_implementation(component)())
-    return method.load(share_weights(model), directory).eval()
+    component = plugins.get(specs.Method, method)
+    loader = cast("Method", plugins.load_implementation(component)())
+    return loader.load(share_weights(model), directory).eval()
 
 
 def share_weights(model: torch.nn.Module) -> torch.nn.Module:

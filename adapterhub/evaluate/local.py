@@ -10,7 +10,13 @@ from adapterhub.errors import AdzError
 from adapterhub.evaluate.questions import Question
 from adapterhub.generate import Sampling, generate, stop_tokens
 from adapterhub.manifest import BaseRecord
-from adapterhub.models import compute_device, load_adapter, load_base, load_tokenizer
+from adapterhub.models import (
+    compute_device,
+    load_adapter,
+    load_base,
+    load_directory,
+    load_tokenizer,
+)
 from adapterhub.protocols import Example, Registry, Task
 
 
@@ -44,7 +50,10 @@ class LocalAnswerer:
         return answers
 
     def _model_of(self, question: Question) -> Any:
-        version = question.subject.version
+        version, directory = question.subject.version, question.subject.directory
+        if directory is not None:
+            method = version.manifest.method if version else "lora"
+            return load_directory(self._model, method, directory)
         if version is None:
             return self._model
         return load_adapter(self._model, version, self._registry.path(version))

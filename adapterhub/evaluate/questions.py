@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from adapterhub.data import as_messages, render
 from adapterhub.data.prompt import PromptFormat
@@ -12,15 +13,22 @@ from adapterhub.manifest import Version
 from adapterhub.protocols import Example, Task
 
 _APART = "\n\n"
+# An answer that runs on this many tokens beyond the longest reference equals none of them.
+_BEYOND = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A row of the table. `model` names it in a request, and always means this version."""
+    """A row of the table. `model` names it in a request, and always means this version.
+
+    version: None for the base. directory: a LoRA adapter that is no version (yet), as PEFT
+    opens it; only a local answerer can be asked for one.
+    """
 
     name: str
     model: str
     version: Version | None
+    directory: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,33 @@ class Answerer(Protocol):
 
     def answer(self, questions: Sequence[Question], task: Task) -> list[str]:
         """Greedy answers in the order of the questions; `task` advances by one for each."""
+
+
+def make_questions(
+    subject: Subject,
+    rows: Sequence[Example],
+    prompt_format: PromptFormat,
+    tokenizer: Any,
+    *,
+    shots: Sequence[Example] = (),
+    max_tokens: int | None = None,
+) -> list[Question]:
+    """A question for each row. max_tokens: None for a little more than the longest reference."""
+    references = [reference_of(row) for row in rows]
+    # A line is an answer, unless some answers have several.
+    one_line = prompt_format == "plain" and not any("\n" in r.strip() for r in references)
+    longest = max(len(tokenizer(r)["input_ids"]) for r in references)
+    return [
+        Question(
+            subject,
+            row,
+            prompt_format,
+            shots=tuple(shots),
+            stop=("\n",) if one_line else (),
+            max_tokens=max_tokens or longest + _BEYOND,
+        )
+        for row in rows
+    ]
 
 
 def reference_of(example: Example) -> str:

@@ -13,15 +13,18 @@ from adapterhub.bases.verify import verify_base
 from adapterhub.data import choose_format
 from adapterhub.data.prompt import PromptFormat
 from adapterhub.evaluate.interval import wilson_interval
-from adapterhub.evaluate.questions import Answerer, Question, Subject, reference_of
+from adapterhub.evaluate.questions import (
+    Answerer,
+    Question,
+    Subject,
+    make_questions,
+    reference_of,
+)
 from adapterhub.evaluate.tasks import EvaluationTask, read_tasks
 from adapterhub.manifest import BaseRecord
 from adapterhub.models import load_tokenizer
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Progress, Registry
-
-# An answer that runs on this many tokens beyond the longest reference equals none of them.
-_BEYOND = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,21 +124,14 @@ def _cells(
     for subject in subjects:
         for task in tasks:
             prompt_format = _prompt_format(subject, subjects, task, tokenizer)
-            references = [reference_of(row) for row in task.rows]
-            # A line is an answer, unless some answers have several.
-            one_line = prompt_format == "plain" and not any("\n" in r.strip() for r in references)
-            longest = max(len(tokenizer(r)["input_ids"]) for r in references)
-            questions = [
-                Question(
-                    subject,
-                    row,
-                    prompt_format,
-                    shots=() if subject.version else task.shots,
-                    stop=("\n",) if one_line else (),
-                    max_tokens=settings.max_tokens or longest + _BEYOND,
-                )
-                for row in task.rows
-            ]
+            questions = make_questions(
+                subject,
+                task.rows,
+                prompt_format,
+                tokenizer,
+                shots=() if subject.version else task.shots,
+                max_tokens=settings.max_tokens,
+            )
             cells.append(_Cell(subject, task, questions))
     return cells
 
