@@ -18,6 +18,7 @@ from adapterhub.protocols import Progress, Registry, Task
 
 if TYPE_CHECKING:
     from adapterhub.evaluate.run import Score
+    from adapterhub.export.result import Exported
     from adapterhub.manifest import BaseRecord, Version
     from adapterhub.merge.result import MergeResult
 
@@ -153,11 +154,40 @@ class Hub:
         self, reference: str, directory: Path | str, *, with_artifacts: bool = False
     ) -> Version:
         """Write a version as a plain directory of its own."""
-        from adapterhub.export import export_version
+        from adapterhub.export.directory import export_version
 
         with self._registry() as registry:
             return export_version(
                 registry, reference, Path(directory), with_artifacts=with_artifacts
+            )
+
+    def export_merged(self, reference: str, directory: Path | str, **options: Any) -> Exported:
+        """Write the base with the version folded in. `options`: `dtype`, `data`, `compare`."""
+        from adapterhub.export.merged import export_merged
+
+        with self._registry() as registry:
+            return export_merged(
+                registry, reference, Path(directory), progress=self._progress, **options
+            )
+
+    def export_gguf(
+        self, reference: str, file: Path | str, *, kind: str, **options: Any
+    ) -> Exported:
+        """The same as one file for llama.cpp. `options`: `ollama`, `data`, `compare`."""
+        from adapterhub.export.gguf import export_gguf
+
+        with self._registry() as registry:
+            return export_gguf(
+                registry, reference, Path(file), kind=kind, progress=self._progress, **options
+            )
+
+    def export_lora_gguf(self, reference: str, file: Path | str, **options: Any) -> Exported:
+        """The version alone for llama.cpp. `options`: `kind`, `ollama_base`."""
+        from adapterhub.export.lora_gguf import export_lora_gguf
+
+        with self._registry() as registry:
+            return export_lora_gguf(
+                registry, reference, Path(file), progress=self._progress, **options
             )
 
     def serve(

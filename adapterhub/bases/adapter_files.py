@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,3 +38,15 @@ def adapter_facts(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": dtypes.most_common(1)[0][0] if dtypes else None,
     }
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def lora_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """What the product of a module's LoRA factors is multiplied by, as PEFT reads the
+    configuration: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    alpha = config.get("lora_alpha", 8)
+    # The first pattern that matches whole names up to the end: PEFT's get_pattern_key.
+    for key, value in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            alpha = value
+            break
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

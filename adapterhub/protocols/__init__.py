@@ -5,6 +5,7 @@ Nothing here imports torch; tensors and models appear in annotations only.
 
 from __future__ import annotations
 
+from adapterhub.protocols.convert import ConvertibleMethod, WeightUpdate
 from adapterhub.protocols.data import Example, Format, Metric
 from adapterhub.protocols.merge import (
     Coordinates,
@@ -18,15 +19,18 @@ from adapterhub.protocols.merge import (
 from adapterhub.protocols.progress import Progress, Task
 from adapterhub.protocols.registry import CollectReport, Finding, Listing, LogEntry, Registry
 from adapterhub.protocols.serve import Engine, ServeSettings
-from adapterhub.protocols.train import Method, Objective, Quantizer
+from adapterhub.protocols.train import Fold, FoldingMethod, Method, Objective, Quantizer
 
 __all__ = [
     "CollectReport",
+    "ConvertibleMethod",
     "Coordinates",
     "Engine",
     "Example",
     "Factors",
     "Finding",
+    "Fold",
+    "FoldingMethod",
     "Format",
     "InputMoments",
     "Listing",
@@ -43,4 +47,5 @@ __all__ = [
     "ServeSettings",
     "SurveyingRule",
     "Task",
+    "WeightUpdate",
 ]

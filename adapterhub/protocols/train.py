@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
     from pydantic import BaseModel
+
+Fold: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+"""A tensor of the base, in float32 or float64 -> the same tensor with the adapter in it."""
 
 
 class Method(Protocol):
@@ -31,6 +35,21 @@ class Method(Protocol):
 
         Where the descriptor says `mergeable`, the result has `merge_and_unload()`, which
         returns the base with the adapter folded into its weights.
+        """
+
+
+@runtime_checkable
+class FoldingMethod(Method, Protocol):
+    """A mergeable method that says how it changes each weight, so that an adapter is folded
+    into a base of any size tensor by tensor. Without it the whole model is loaded and merged."""
+
+    def fold(
+        self, directory: Path, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Mapping[str, Fold] | None:
+        """For every tensor of the base that the stored adapter changes, how.
+
+        shapes: the base's tensors, named as the parameters of the loaded model. None: this
+        adapter cannot be folded tensor by tensor. Raise AdzError when it cannot be merged.
         """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from adapterhub.errors import usage_error
+from adapterhub.protocols import Fold, WeightUpdate
+from adapterhub_peft.fold import fold_ia3, fold_lora
 from adapterhub_peft.options import Ia3Options, LoraOptions, PrefixOptions, PromptOptions
 from adapterhub_peft.targets import check_targets
+from adapterhub_peft.updates import weight_updates
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIGURATION = "adapter_config.json"
@@ -65,6 +69,10 @@ class PeftMethod:
         """The base with the stored adapter, for inference."""
         return PeftModel.from_pretrained(model, str(directory), local_files_only=True)
 
+    def updates(self, base: Any, adapted: Any) -> Mapping[str, WeightUpdate]:
+        """What the adapter adds to each weight of the base."""
+        return weight_updates(base, adapted)
+
 
 class Lora(PeftMethod):
     """`lora`, `rslora` and `dora`."""
@@ -83,6 +91,12 @@ class Lora(PeftMethod):
             use_dora=options.dora,
         )
 
+    def fold(
+        self, directory: Path, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Mapping[str, Fold] | None:
+        """Adds the product of the factors to each target."""
+        return fold_lora(directory, shapes)
+
 
 class Ia3(PeftMethod):
     """`ia3`."""
@@ -97,6 +111,12 @@ class Ia3(PeftMethod):
         check_targets(model, targets, "method.targets")
         check_targets(model, second, "method.feedforward")
         return IA3Config(task_type=CAUSAL, target_modules=targets, feedforward_modules=second)
+
+    def fold(
+        self, directory: Path, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Mapping[str, Fold] | None:
+        """Scales each target."""
+        return fold_ia3(directory, shapes)
 
 
 class Prefix(PeftMethod):

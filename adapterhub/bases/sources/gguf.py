@@ -70,23 +70,30 @@ def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
     return derivation
 
 
-def _read(file: Path) -> tuple[Any, Any, str]:
-    """The model in float32, its tokenizer, and the commonest type of the file's tensors."""
+def read_model(file: Path) -> Any:
+    """The model in a GGUF file, in float32, as transformers reads it."""
     import torch
     import transformers
-    from gguf import GGUFReader
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     # Our own bar stands in their place.
     transformers.utils.logging.disable_progress_bar()
+    return AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+
+
+def _read(file: Path) -> tuple[Any, Any, str]:
+    """The model in float32, its tokenizer, and the commonest type of the file's tensors."""
+    from gguf import GGUFReader
+    from transformers import AutoTokenizer
+
     try:
         types = Counter(tensor.tensor_type.name for tensor in GGUFReader(file).tensors)
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent,
-            gguf_file=file.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
+        model = read_model(file)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         return model, tokenizer, types.most_common(1)[0][0]
     # The parsers of foreign files raise whatever they stumble over.
