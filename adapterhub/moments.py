@@ -63,9 +63,12 @@ class MomentsFile:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise AdzError(f"{label}: {path.name} cannot be read: {error}") from error
 
+    def __contains__(self, module: str) -> bool:
+        return module in self._inputs
+
     def of(self, module: str, width: int) -> InputMoments | None:
         """The moments of a module with `width` inputs; None where it has none."""
-        if module not in self._inputs:
+        if module not in self:
             return None
         stored = self._inputs[module]
         try:

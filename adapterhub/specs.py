@@ -128,9 +128,12 @@ class MergeSpace(Component):
     ranks: of a result: `sum` is the sum of the operands' ranks and cannot be compressed,
     `up-to-sum` any up to that, `up-to-full` any up to the module's smaller side; `equal` is the
     operands' own, which must be the same in a module.
+    moments: whether it measures by the operands' input moments, which each must have then: errors
+    are those of the module's outputs, not of its weights.
     """
 
     ranks: Literal["sum", "up-to-sum", "up-to-full", "equal"] = "up-to-full"
+    moments: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from adapterhub.bases.adapter_files import CONFIG, WEIGHTS
 from adapterhub.bases.modules import PREFIX
 from adapterhub.errors import AdzError
+from adapterhub.moments import MomentsFile
 from adapterhub.protocols import Factors
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
@@ -40,12 +41,14 @@ class LoraAdapter:
     """An open LoRA directory. `label` is what the user called it, and stands in every error.
 
     modules: module name, without PEFT's prefix, to its rank and shape (r, m, n).
+    moments: the file of its input moments, where a merge needs them.
     base_changing: read the factors also of one that began as a part of the base's weights (PiSSA
     and the like), where they are not the update. Safe to read from several threads.
     """
 
     def __init__(self, label: str, directory: Path, *, base_changing: bool = False) -> None:
         self.label = label
+        self.moments: MomentsFile | None = None
         self.config = _read_config(label, directory)
         if not base_changing:
             _refuse_base_changing(label, self.config)
@@ -71,7 +74,8 @@ class LoraAdapter:
             raise AdzError(f"{self.label}: {module} cannot be read: {error}") from error
         if not (is_finite(a) and is_finite(b)):
             raise AdzError(f"{self.label}: {module} holds NaN or infinity", "train it again")
-        return Factors(a=a, b=b, scale=self._scale(module))
+        moments = self.moments.of(module, a.shape[1]) if self.moments else None
+        return Factors(a=a, b=b, scale=self._scale(module), moments=moments)
 
     def _shape(self, module: str) -> tuple[int, int, int]:
         missing = [f for f in "AB" if (module, f) not in self._keys]

@@ -11,6 +11,7 @@ from pathlib import Path
 from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseLink
 from adapterhub.merge.lora import LoraAdapter
+from adapterhub.merge.moments import open_moments
 from adapterhub.merge.operands import (
     Operand,
     asserted_base,
@@ -77,6 +78,9 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
         for operand, adapter in zip(operands, adapters, strict=True):
             if operand.version is None:
                 check_shapes(adapter, record)
+    if choice.space.moments:
+        for operand, adapter in zip(operands, adapters, strict=True):
+            adapter.moments = open_moments(operand, adapter.modules, registry)
     shapes = shape(choice, adapters, recipe.rank)
     return PreparedMerge(recipe, name, operands, adapters, base, choice, shapes)
 

@@ -92,7 +92,8 @@ class MergedModule:
     """A merged module: delta W = b @ a.
 
     a: (k, n) and b: (m, k), float32, k at most the rank that was asked for. `error` and `norm`
-    are Frobenius norms: of what the compression lost, and of the rule's uncompressed result.
+    are Frobenius norms: of what the compression lost, and of the rule's uncompressed result. In a
+    space that measures by input moments they are the roots of the mean squared outputs instead.
     """
 
     a: torch.Tensor

@@ -43,6 +43,14 @@ def adapterhub_merge_spaces() -> Iterator[specs.MergeSpace]:
         **_TORCH,
     )
     yield specs.MergeSpace(
+        name="inputs",
+        summary="Each update on its own inputs, which training has to measure",
+        impl="adapterhub_merge.inputs:inputs",
+        ranks="up-to-sum",
+        moments=True,
+        **_TORCH,
+    )
+    yield specs.MergeSpace(
         name="factors",
         summary="The factors A and B, each by itself, as PEFT merges (--compat peft)",
         impl="adapterhub_merge.compat.factors:factors",
@@ -154,6 +162,16 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         parameters=("density",),
         default_density=0.5,
         compat=VARIANTS["magnitude_prune"],
+        **_TORCH,
+    )
+    yield specs.MergeRule(
+        name="regmean",
+        summary="The least error of the outputs, each adapter on its own inputs (RegMean)",
+        impl="adapterhub_merge.linear:linear",
+        config="adapterhub_merge.options:Regmean",
+        spaces=("inputs",),
+        default_rank="sum",
+        negative_weights=False,
         **_TORCH,
     )
     yield specs.MergeRule(
