@@ -1,0 +1,1 @@
+"""The parts of merge_quality.py: adapters, scores, merges, the search, and the report."""

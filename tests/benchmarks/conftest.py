@@ -1,0 +1,8 @@
+"""The benchmark's modules, which are no package of the distribution."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
