@@ -22,6 +22,13 @@ def adapterhub_merge_spaces() -> Iterator[specs.MergeSpace]:
         **_TORCH,
     )
     yield specs.MergeSpace(
+        name="ctm",
+        summary="Subspaces of the result's rank, shared by all adapters (Compress then Merge)",
+        impl="adapterhub_merge.ctm:ctm",
+        ranks="up-to-sum",
+        **_TORCH,
+    )
+    yield specs.MergeSpace(
         name="dense",
         summary="The elements of the weight updates, module by module",
         impl="adapterhub_merge.dense:dense",
@@ -32,6 +39,13 @@ def adapterhub_merge_spaces() -> Iterator[specs.MergeSpace]:
         name="knots",
         summary="The right singular vectors of the updates side by side (KnOTS)",
         impl="adapterhub_merge.knots:knots",
+        ranks="up-to-sum",
+        **_TORCH,
+    )
+    yield specs.MergeSpace(
+        name="pico",
+        summary="The core, with directions that many adapters share calibrated (Pico)",
+        impl="adapterhub_merge.pico:pico",
         ranks="up-to-sum",
         **_TORCH,
     )
@@ -104,7 +118,7 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         name="dare_ties",
         summary="Drop at random, elect a sign, average those that agree",
         impl="adapterhub_merge.dare_ties:dare_ties",
-        spaces=("dense", "knots", "core"),
+        spaces=("dense", "knots", "core", "ctm"),
         default_rank="sum",
         parameters=("density", "seed"),
         default_density=0.5,
@@ -175,6 +189,14 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         **_TORCH,
     )
     yield specs.MergeRule(
+        name="pico",
+        summary="The weighted sum, directions that many adapters share counting less",
+        impl="adapterhub_merge.linear:linear",
+        spaces=("pico",),
+        default_rank="sum",
+        **_TORCH,
+    )
+    yield specs.MergeRule(
         name="slerp",
         summary="Two adapters, interpolated on the arc between them",
         impl="adapterhub_merge.slerp:slerp",
@@ -188,7 +210,7 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         name="ties",
         summary="Trim, elect a sign, average those that agree",
         impl="adapterhub_merge.ties:ties",
-        spaces=("dense", "knots", "core"),
+        spaces=("dense", "knots", "core", "ctm"),
         default_rank="sum",
         parameters=("density",),
         negative_weights=False,
@@ -200,7 +222,7 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         summary="The adapters' singular vectors, made orthogonal to each other (TSV-Merge)",
         impl="adapterhub_merge.tsv:tsv",
         kind="spectral",
-        spaces=("core",),
+        spaces=("core", "pico"),
         default_rank="sum",
         parameters=("density",),
         default_density=1.0,

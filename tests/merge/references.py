@@ -168,6 +168,8 @@ TURNING: dict[str, Rule] = {
     "iso-c": iso_c,
     "iso-cts": iso_cts,
     "linear": weighted_sum,
+    "pico": weighted_sum,
+    "regmean": weighted_sum,
     "slerp": slerp,
     "tsv": tsv,
 }
@@ -200,14 +202,68 @@ def in_knots(rule: Rule, factors: list[Factors], weights: Weights, options: Opti
     return u @ np.diag(s) @ rule(np.split(vh, len(factors), axis=1), weights, options)
 
 
-ORTHONORMAL = {"concat", "core", "dense"}
-SPACES = {"core": in_core, "dense": in_dense, "knots": in_knots}
+def in_ctm(rule: Rule, factors: list[Factors], weights: Weights, options: Options) -> np.ndarray:
+    """Compress then merge: Tucker-2 of the rescaled updates, by HOSVD and HOOI on dense ones."""
+    deltas = [exact(f) for f in factors]
+    norms = [np.linalg.norm(d) for d in deltas if d.any()]
+    target = [0.25 * norm + 0.75 * np.mean(norms) for norm in norms]
+    scaled = [d * t / n for d, t, n in zip([d for d in deltas if d.any()], target, norms,
+                                           strict=True)]  # fmt: skip
+    rank = min(options["rank"], sum(f.a.shape[0] for f in factors))
+
+    def strongest(parts: list[np.ndarray]) -> np.ndarray:
+        return np.linalg.svd(np.hstack(parts), full_matrices=False)[0][:, :rank]
+
+    u, v = strongest(scaled), strongest([d.T for d in scaled])
+    errors = [np.inf]
+    total = np.linalg.norm(scaled)
+    while len(errors) < 3 or errors[-2] - errors[-1] >= 1e-6:
+        u = strongest([d @ v for d in scaled])
+        v = strongest([d.T @ u for d in scaled])
+        rest = [d - u @ u.T @ d @ v @ v.T for d in scaled]
+        errors.append(np.linalg.norm(rest) / total)
+    return u @ rule([u.T @ d @ v for d in deltas], weights, options) @ v.T
+
+
+def in_pico(rule: Rule, factors: list[Factors], weights: Weights, options: Options) -> np.ndarray:
+    """Pico: I + U diag(alpha - 1) U^T on each update, then the adapters' norm again."""
+    beside = np.hstack([f.scale * f.b.double().numpy() for f in factors])
+    u, sigma, _ = np.linalg.svd(beside, full_matrices=False)
+    tasks = len([f for f in factors if f.a.shape[0]])
+    alpha = 1 / (1 + (tasks - 1) * sigma**2 / np.sum(sigma**2))
+    calibrate = np.eye(len(u)) + u @ np.diag(alpha - 1) @ u.T
+    merged = rule([calibrate @ exact(f) for f in factors], weights, options)
+    norm = sum(abs(w) * np.linalg.norm(exact(f)) for w, f in zip(weights, factors, strict=True))
+    return norm / np.linalg.norm(merged) * merged
+
+
+def in_inputs(rule: Rule, factors: list[Factors], weights: Weights, options: Options) -> np.ndarray:
+    """RegMean: each update times its inputs' moment, and the inverse of the moments' sum."""
+    acted, total = [], np.zeros((factors[0].a.shape[1],) * 2)
+    for factor, weight in zip(factors, weights, strict=True):
+        if factor.moments is None:
+            acted.append(np.zeros((factor.b.shape[0], factor.a.shape[1])))
+            continue
+        sketch = factor.moments.sketch.double().numpy()
+        moment = sketch.T @ sketch + np.diag(factor.moments.diagonal.double().numpy())
+        moment *= options["shrinkage"] + (1 - options["shrinkage"]) * np.eye(len(moment))
+        acted.append(exact(factor) @ moment)
+        total += weight * moment
+    total += options["ridge"] * np.trace(total) / len(total) * np.eye(len(total))
+    return rule(acted, weights, options) @ np.linalg.inv(total)
+
+
+# The updates themselves, up to a rotation.
+ROTATED = {"concat": in_dense, "core": in_dense, "dense": in_dense, "inputs": in_inputs,
+           "pico": in_pico}  # fmt: skip
+COORDINATES = {"core": in_core, "ctm": in_ctm, "dense": in_dense, "knots": in_knots}
 
 
 def reference(
     rule: str, space: str, factors: list[Factors], weights: Weights, options: Options
 ) -> np.ndarray:
-    """(m, n) float64: what the pair comes to without compression. KeyError: it is not here."""
-    if rule in TURNING and space in ORTHONORMAL:
-        return in_dense(TURNING[rule], factors, weights, options)
-    return SPACES[space](ELEMENTWISE[rule], factors, weights, options)
+    """(m, n) float64: what the pair comes to without compression; `rank` is among the options
+    for a space that compresses before. KeyError: it is not described here."""
+    if rule in TURNING:
+        return ROTATED[space](TURNING[rule], factors, weights, options)
+    return COORDINATES[space](ELEMENTWISE[rule], factors, weights, options)

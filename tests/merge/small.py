@@ -9,7 +9,7 @@ import torch
 
 from adapterhub import specs
 from adapterhub.plugins import load_plugins
-from adapterhub.protocols import Factors, MergedModule
+from adapterhub.protocols import Factors, InputMoments, MergedModule
 
 M, N = 30, 20
 
@@ -21,9 +21,18 @@ def operands(*ranks: int, seed: int = 0) -> list[Factors]:
             a=torch.randn(r, N, generator=generator),
             b=torch.randn(M, r, generator=generator),
             scale=0.5 + i,
+            moments=moments(seed + i) if r else None,
         )
         for i, r in enumerate(ranks)
     ]
+
+
+def moments(seed: int) -> InputMoments:
+    """Inputs of which one is far larger than the others."""
+    generator = torch.Generator().manual_seed(seed)
+    sketch = torch.randn(4, N, generator=generator)
+    sketch[:, seed % N] *= 5
+    return InputMoments(sketch, torch.rand(N, generator=generator) + 0.05)
 
 
 def own_rules() -> dict[str, specs.MergeRule]:
@@ -50,7 +59,7 @@ def options_of(rule: specs.MergeRule, **given: Any) -> dict[str, Any]:
     """As the command resolves them, with a density that is no rule's default."""
     model = load_plugins().load_options(rule)
     defaults = model().model_dump() if model else {}
-    return {"density": 0.3, "seed": 7, **defaults, **given}
+    return {"density": 0.3, "seed": 7, "rank": N, **defaults, **given}
 
 
 def run(

@@ -16,7 +16,11 @@ from .references import reference
 from .small import M, N, declared_pairs, operands, options_of, own_rules, product, run
 
 
-@pytest.mark.parametrize(("rule", "space"), [p for p in declared_pairs() if p[1] != "concat"])
+# Those that compress what the rule made, to the least Frobenius error.
+COMPRESSING = ("core", "dense", "knots", "pico")
+
+
+@pytest.mark.parametrize(("rule", "space"), [p for p in declared_pairs() if p[1] in COMPRESSING])
 def test_compression_is_the_best_and_its_error_is_true(rule: str, space: str) -> None:
     count = 2 if own_rules()[rule].kind == "pairwise" else 3
     factors, weights = operands(6, 7, 3)[:count], [0.5, 0.3, 0.2][:count]
