@@ -48,8 +48,9 @@ class Method(Component):
     """A way to adapt a base. `impl` is a `protocols.Method`.
 
     storage: `peft` when it is saved as a directory that PEFT opens, `own` when only its own
-    `load` can. vllm: vLLM serves it as it is. quantizers: the quantizers that it works with,
-    or None for all; a pair outside is refused with `quantizer_reason`.
+    `load` can. convertible: `adz convert` makes a plain LoRA of it, and `impl` is a
+    `protocols.ConvertibleMethod` too. vllm: vLLM serves it as it is. quantizers: the quantizers
+    that it works with, or None for all; a pair outside is refused with `quantizer_reason`.
     """
 
     storage: Literal["peft", "own"] = "peft"

@@ -36,14 +36,14 @@ def adapterhub_methods() -> Iterable[specs.Method]:
     )  # fmt: skip
     yield _method(
         "dora", "LoRA with the magnitude of each weight learnt apart", "Lora", "DoraOptions",
-        mergeable=True,
+        mergeable=True, convertible=True,
         quantizers=("nf4",),
         quantizer_reason="PEFT and bitsandbytes lose the scales of 8-bit weights after the first "
         "step",
     )  # fmt: skip
     yield _method(
         "ia3", "One learnt scale an activation: few parameters", "Ia3", "Ia3Options",
-        mergeable=True,
+        mergeable=True, convertible=True,
     )  # fmt: skip
     yield _method(
         "prefix", "Learnt keys and values before every layer's own", "Prefix", "PrefixOptions"
