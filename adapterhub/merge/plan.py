@@ -79,6 +79,8 @@ def _weights(recipe: MergeRecipe, rule: specs.MergeRule) -> tuple[float, ...]:
             f"{len(recipe.weights)} weight{'s' * (len(recipe.weights) != 1)} for {count} adapters",
             "give one weight for each of " + ", ".join(recipe.adapters),
         )
+    if not any(recipe.weights):
+        raise usage_error("all weights are 0", "nothing would be left to merge")
     for adapter, weight in zip(recipe.adapters, recipe.weights, strict=True):
         if weight < 0 and not rule.negative_weights:
             raise usage_error(

@@ -71,6 +71,7 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
     if recipe.out is None and name in {record.name for record in registry.bases()}:
         raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
     operands = find_operands(recipe, registry)
+    _check_distinct(operands)
     record = asserted_base(recipe, registry)
     base = result_base(operands, record, needed=recipe.out is None)
     adapters = [LoraAdapter(operand.label, operand.directory) for operand in operands]
@@ -83,6 +84,15 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
             adapter.moments = open_moments(operand, adapter.modules, registry)
     shapes = shape(choice, adapters, recipe.rank)
     return PreparedMerge(recipe, name, operands, adapters, base, choice, shapes)
+
+
+def _check_distinct(operands: Sequence[Operand]) -> None:
+    seen = set()
+    for operand in operands:
+        found = operand.version.digest if operand.version else str(operand.directory.resolve())
+        if found in seen:
+            raise usage_error(f"{operand.label} is given twice", "give it once, with its weight")
+        seen.add(found)
 
 
 def default_name(adapters: Sequence[str], rule: str) -> str:
