@@ -149,7 +149,8 @@ def _describe(result: MergeResult) -> str:
         f"{result.modules} modules, rank {result.rank}, {result.parameters / 1e6:,.2f}M parameters",
     ]
     if result.relative_error is not None:
-        lines.append(f"relative error {result.relative_error:.3g} (Frobenius, all modules)")
+        measured = "Frobenius" if result.error_of == "weights" else "of the outputs"
+        lines.append(f"relative error {result.relative_error:.3g} ({measured}, all modules)")
         if result.relative_error >= 1e-6:
             lines += [f"  {error:.3g}  {module}" for module, error in result.largest]
     if result.version:

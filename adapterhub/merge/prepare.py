@@ -58,6 +58,7 @@ class PreparedMerge:
             modules=len(self.shapes.modules),
             parameters=parameters,
             base_checked=self.base.digests is not None,
+            error_of="outputs" if self.choice.space.moments else "weights",
         )
 
 

@@ -39,6 +39,7 @@ def manifest_of(prepared: PreparedMerge, result: MergeResult) -> Manifest:
         recipe=resolved_recipe(prepared),
         parents=_parents(prepared),
         metrics={
+            "error_of": result.error_of,
             "relative_error": result.relative_error,
             "largest": [{"module": m, "relative_error": e} for m, e in result.largest],
         },

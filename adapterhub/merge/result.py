@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adapterhub.manifest import Version
 
@@ -17,7 +17,8 @@ class MergeResult:
     """A merge as it was planned (`--dry-run`) or done.
 
     relative_error: Frobenius, of all modules together, against the rule's uncompressed result;
-    None in a plan. errors: of every module, by name. possible: the highest rank.
+    None in a plan. error_of: what it measures; `outputs` are those on the adapters' own inputs.
+    errors: of every module, by name. possible: the highest rank.
     """
 
     rule: str
@@ -31,6 +32,7 @@ class MergeResult:
     modules: int
     parameters: int
     base_checked: bool
+    error_of: Literal["weights", "outputs"] = "weights"
     relative_error: float | None = None
     errors: tuple[tuple[str, float], ...] = ()
     version: Version | None = None
@@ -62,6 +64,7 @@ class MergeResult:
             "modules": self.modules,
             "parameters": self.parameters,
             "base_checked": self.base_checked,
+            "error_of": self.error_of,
             "relative_error": self.relative_error,
             "largest": [{"module": m, "relative_error": e} for m, e in self.largest],
             "reference": self.version.reference if self.version else None,
