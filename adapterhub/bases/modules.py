@@ -93,6 +93,11 @@ class BaseModules:
         found = self._find(module)
         return None if found is None else self._weights[found]
 
+    def weight_name(self, module: str) -> str | None:
+        """What the base's files call a module's weight; None where it is not there."""
+        found = self._find(module)
+        return None if found is None or self._weights[found] is None else f"{found}.weight"
+
     def _find(self, module: str) -> str | None:
         for name in self._names(module):
             if name in self._weights:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,34 @@ from safetensors import SafetensorError, safe_open
 from adapterhub.bases.adapter_files import CONFIG, WEIGHTS
 from adapterhub.bases.modules import PREFIX
 from adapterhub.errors import AdzError
+from adapterhub.merge.refusals import check_base_unchanged, check_plain
 from adapterhub.moments import MomentsFile
 from adapterhub.protocols import Factors
 
-_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
+_FACTOR = re.compile(
+    r"(?P<module>.+)\.lora_(?:(?P<factor>[AB])\.weight|embedding_(?P<embedding>[AB]))"
+)
+# A base's own weight, which PEFT stores beside the factors of an embedding or a head.
+_COPY = re.compile(r"(?P<module>.+?)(?P<wrapped>\.base_layer)?\.weight")
+# What training kept of its state, and no forward pass reads.
+_STATE = re.compile(r".+\.lora_(?:velora_embed|monteclora_sampler\..+)")
 
-# What makes an adapter more than B A, and what to do about it. `{}` is the option's value.
-_CONVERT = "convert it to a plain LoRA first"
-_REFUSED_OPTIONS = {
-    "use_dora": f"is DoRA, whose update depends on the base's weights; {_CONVERT}",
-    "lora_bias": "has trained biases (lora_bias); train it without",
-    "modules_to_save": "replaces whole modules ({}); train it without modules_to_save",
-    "trainable_token_indices": "trains embeddings of single tokens; train it without",
-    "target_parameters": "adapts bare parameters ({}); name modules instead",
-    "layer_replication": "replicates layers of the base; train it without",
-    "alora_invocation_tokens": f"is an activated LoRA (aLoRA); {_CONVERT}",
-    "use_qalora": f"is QALoRA; {_CONVERT}",
-    "use_bdlora": f"is a block-diagonal LoRA; {_CONVERT}",
-}
-# These initialisations subtract from the base's weights when PEFT loads the adapter.
-_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A base's weight in an adapter's file. frozen: PEFT trained factors beside it, not it."""
+
+    key: str
+    shape: tuple[int, ...]
+    frozen: bool
 
 
 class LoraAdapter:
     """An open LoRA directory. `label` is what the user called it, and stands in every error.
 
-    modules: module name, without PEFT's prefix, to its rank and shape (r, m, n).
+    modules: module name, without PEFT's prefix, to its rank and shape (r, m, n). embeddings: those
+    of them whose update PEFT adds transposed: n is the vocabulary. copies: the weights of the
+    base that the file holds, by module; what they are is not known without the base.
     moments: the file of its input moments, where a merge needs them.
     base_changing: read the factors also of one that began as a part of the base's weights (PiSSA
     and the like), where they are not the update. Safe to read from several threads.
@@ -50,9 +53,15 @@ class LoraAdapter:
         self.label = label
         self.moments: MomentsFile | None = None
         self.config = _read_config(label, directory)
+        check_plain(label, self.config)
         if not base_changing:
-            _refuse_base_changing(label, self.config)
-        self._file, self._keys = _open_weights(label, directory)
+            check_base_unchanged(label, self.config)
+        self._file = _open_weights(label, directory)
+        self._keys: dict[tuple[str, str], str] = {}
+        self.embeddings: set[str] = set()
+        self.copies: dict[str, Copy] = {}
+        for name in self._file.keys():  # noqa: SIM118, it is no mapping
+            self._sort(name)
         self.modules = {
             module: self._shape(module) for module in sorted({m for m, _ in self._keys})
         }
@@ -77,6 +86,30 @@ class LoraAdapter:
         moments = self.moments.of(module, a.shape[1]) if self.moments else None
         return Factors(a=a, b=b, scale=self._scale(module), moments=moments)
 
+    def copy_rows(self, module: str, rows: slice) -> torch.Tensor:
+        """Rows of a base's weight in `copies`, as they are stored."""
+        stored: torch.Tensor = self._file.get_slice(self.copies[module].key)[rows]
+        return stored
+
+    def _sort(self, name: str) -> None:
+        factor = _FACTOR.fullmatch(name)
+        if factor:
+            module = factor["module"].removeprefix(PREFIX)
+            self._keys[module, factor["factor"] or factor["embedding"]] = name
+            if factor["embedding"]:
+                self.embeddings.add(module)
+            return
+        copy = _COPY.fullmatch(name)
+        if copy and ".lora_" not in name:
+            module = copy["module"].removeprefix(PREFIX)
+            shape = tuple(self._file.get_slice(name).get_shape())
+            self.copies[module] = Copy(name, shape, frozen=copy["wrapped"] is not None)
+        elif not _STATE.fullmatch(name):
+            raise AdzError(
+                f"{self.label}: {name} is no factor of a linear layer or an embedding",
+                "only those can be merged",
+            )
+
     def _shape(self, module: str) -> tuple[int, int, int]:
         missing = [f for f in "AB" if (module, f) not in self._keys]
         if missing:
@@ -84,7 +117,8 @@ class LoraAdapter:
         a, b = (self._file.get_slice(self._keys[module, f]).get_shape() for f in "AB")
         if len(a) != 2 or len(b) != 2:
             raise AdzError(
-                f"{self.label}: {module} is not a linear layer", "only linear layers can be merged"
+                f"{self.label}: {module} is a convolution",
+                "only linear layers and embeddings can be merged",
             )
         rank = int(_of_pattern(self.config, "rank_pattern", module, self.config.get("r", 8)))
         if not a[0] == b[1] == rank:
@@ -124,41 +158,13 @@ def _read_config(label: str, directory: Path) -> dict[str, Any]:
         raise AdzError(f"{label}: {CONFIG} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise AdzError(f"{label}: {CONFIG} is not a mapping")
-    if config.get("peft_type") != "LORA":
-        raise AdzError(
-            f"{label} is no LoRA adapter but {config.get('peft_type')}",
-            "only LoRA adapters can be merged",
-        )
-    for option, reason in _REFUSED_OPTIONS.items():
-        if config.get(option):
-            raise AdzError(f"{label} {reason.format(config[option])}")
-    if config.get("bias", "none") != "none":
-        raise AdzError(f"{label} has trained biases (bias={config['bias']}); train it without")
     return config
 
 
-def _refuse_base_changing(label: str, config: Mapping[str, Any]) -> None:
-    init = config.get("init_lora_weights")
-    if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
-        raise AdzError(f"{label} changes the base's weights (init_lora_weights={init}); {_CONVERT}")
-
-
-def _open_weights(label: str, directory: Path) -> tuple[Any, dict[tuple[str, str], str]]:
+def _open_weights(label: str, directory: Path) -> Any:
     try:
-        file: Any = safe_open(directory / WEIGHTS, framework="pt")
+        return safe_open(directory / WEIGHTS, framework="pt")
     except FileNotFoundError:
         raise AdzError(f"{label} has no {WEIGHTS}", "pickled weights are not read") from None
     except (OSError, SafetensorError) as error:
         raise AdzError(f"{label}: {WEIGHTS} cannot be read: {error}") from error
-    return file, _factor_keys(label, file.keys())
-
-
-def _factor_keys(label: str, names: Iterable[str]) -> dict[tuple[str, str], str]:
-    keys = {}
-    for name in names:
-        match = _FACTOR.fullmatch(name)
-        if not match:
-            kind = "an embedding" if "lora_embedding" in name else "no factor of a linear layer"
-            raise AdzError(f"{label}: {name} is {kind}", "only linear layers can be merged")
-        keys[match["module"].removeprefix(PREFIX), match["factor"]] = name
-    return keys

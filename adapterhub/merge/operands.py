@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
+
 from adapterhub.bases.choose import choose_base
+from adapterhub.bases.digests import weight_files
+from adapterhub.bases.headers import BASE, read_header
 from adapterhub.bases.modules import BaseModules
 from adapterhub.bases.verify import verify_base
 from adapterhub.errors import AdzError, usage_error
@@ -15,6 +20,9 @@ from adapterhub.merge.lora import LoraAdapter
 from adapterhub.merge.recipe import MergeRecipe
 from adapterhub.protocols import Registry
 from adapterhub.reference import is_directory_reference
+
+# A weight is compared this many rows at a time.
+_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +82,59 @@ def result_base(
 def check_shapes(adapter: LoraAdapter, record: BaseRecord) -> None:
     """Raise AdzError where a module of `adapter` is not in the base, or has another shape."""
     base = BaseModules.read(record)
-    transposed = bool(adapter.config.get("fan_in_fan_out"))
+    turned = bool(adapter.config.get("fan_in_fan_out"))
     for module, (_, m, n) in adapter.modules.items():
         found = base.weight_shape(module)
         # A packed weight of a quantised base does not say the module's shape.
         known = found is not None or module not in base
+        transposed = turned or module in adapter.embeddings
         if known and found != ((n, m) if transposed else (m, n)):
             what = " x ".join(map(str, found)) if found else "not there"
             raise AdzError(
                 f"{adapter.label}: {module} is {m} x {n}, in the base {record.name} it is {what}",
                 "is it an adapter of this base?",
             )
+
+
+def check_copies(adapter: LoraAdapter, record: BaseRecord | None) -> None:
+    """Raise AdzError for a stored weight that is not its base's; one that is says nothing.
+
+    Where the base is not known, one that PEFT stores beside the factors of an embedding or a
+    head is taken for the base's, and any other is an error.
+    """
+    for module, copy in adapter.copies.items():
+        if record is None and not copy.frozen:
+            raise AdzError(
+                f"{adapter.label} holds the weight of {module}, and its base is not known",
+                "give --base NAME, to see whether it was trained",
+            )
+        if record is not None and not _is_the_bases(adapter, module, record):
+            raise AdzError(
+                f"{adapter.label}: its weight of {module} is not that of the base {record.name}",
+                "a trained or grown vocabulary cannot be merged; train it on the base's own",
+            )
+
+
+def _is_the_bases(adapter: LoraAdapter, module: str, record: BaseRecord) -> bool:
+    directory, shape = Path(record.path), adapter.copies[module].shape
+    name = BaseModules.read(record).weight_name(module)
+    for path in weight_files(directory):
+        if name not in read_header(path, BASE):
+            continue
+        with safe_open(path, framework="pt") as file:
+            theirs = file.get_slice(name)
+            return tuple(theirs.get_shape()) == shape and all(
+                _equal(adapter.copy_rows(module, rows), theirs[rows])
+                for start in range(0, shape[0], _ROWS)
+                if (rows := slice(start, start + _ROWS))
+            )
+    return False
+
+
+def _equal(copy: torch.Tensor, weight: torch.Tensor) -> bool:
+    # The copy may have been stored with more bits than the base, or with fewer.
+    narrower = min(copy.dtype, weight.dtype, key=lambda dtype: dtype.itemsize)
+    return torch.equal(copy.to(narrower), weight.to(narrower))
 
 
 def _find(text: str, registry: Registry) -> Operand:

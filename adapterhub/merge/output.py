@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,21 @@ class AdapterWriter:
     any thread, and none is kept in memory.
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, int]], rank: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shapes: Mapping[str, tuple[int, int]],
+        rank: int,
+        embeddings: Set[str] = frozenset(),
+    ) -> None:
         self._rank = rank
+        self._embeddings = embeddings
         self._offsets: dict[str, int] = {}
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         offset = 0
         for module, (m, n) in sorted(shapes.items()):
-            for name, shape in ((_key(module, "A"), [rank, n]), (_key(module, "B"), [m, rank])):
+            for factor, shape in (("A", [rank, n]), ("B", [m, rank])):
+                name = self._key(module, factor)
                 end = offset + 4 * shape[0] * shape[1]
                 header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, end]}
                 self._offsets[name] = offset
@@ -50,13 +58,19 @@ class AdapterWriter:
         missing = self._rank - merged.a.shape[0]
         a = torch.nn.functional.pad(merged.a, (0, 0, 0, missing))
         b = torch.nn.functional.pad(merged.b, (0, missing))
-        for name, tensor in ((_key(module, "A"), a), (_key(module, "B"), b)):
-            self._write(tensor.contiguous().numpy().tobytes(), self._start + self._offsets[name])
+        for factor, tensor in (("A", a), ("B", b)):
+            offset = self._start + self._offsets[self._key(module, factor)]
+            self._write(tensor.contiguous().numpy().tobytes(), offset)
 
     def close(self) -> None:
         """Close the file, once what was written is on the disk."""
         os.fsync(self._file)
         os.close(self._file)
+
+    def _key(self, module: str, factor: str) -> str:
+        if module in self._embeddings:
+            return f"{PREFIX}{module}.lora_embedding_{factor}"
+        return f"{PREFIX}{module}.lora_{factor}.weight"
 
     def _write(self, data: bytes, offset: int) -> None:
         view = memoryview(data)
@@ -83,10 +97,13 @@ def staged(directory: Path) -> Iterator[Path]:
 
 @contextmanager
 def adapter_writer(
-    directory: Path, shapes: Mapping[str, tuple[int, int]], rank: int
+    directory: Path,
+    shapes: Mapping[str, tuple[int, int]],
+    rank: int,
+    embeddings: Set[str] = frozenset(),
 ) -> Iterator[AdapterWriter]:
-    """The writer of the directory's weights."""
-    writer = AdapterWriter(directory / WEIGHTS, shapes, rank)
+    """The writer of the directory's weights. embeddings: modules whose factors PEFT names so."""
+    writer = AdapterWriter(directory / WEIGHTS, shapes, rank, embeddings)
     try:
         yield writer
     finally:
@@ -136,7 +153,3 @@ def _shared(adapters: Sequence[LoraAdapter], key: str) -> str | None:
     # A path would differ from machine to machine.
     is_path = isinstance(value, str) and (value.startswith((".", "~")) or Path(value).is_absolute())
     return None if is_path else value
-
-
-def _key(module: str, factor: str) -> str:
-    return f"{PREFIX}{module}.lora_{factor}.weight"

@@ -68,7 +68,8 @@ def store(
 def run(prepared: PreparedMerge, directory: Path, progress: Progress) -> MergeResult:
     """Write the merged adapter into `directory`, an existing folder, as PEFT opens it."""
     shapes, adapters = prepared.shapes, prepared.adapters
-    with adapter_writer(directory, shapes.modules, shapes.rank) as writer:
+    embeddings = frozenset[str]().union(*(adapter.embeddings for adapter in adapters))
+    with adapter_writer(directory, shapes.modules, shapes.rank, embeddings) as writer:
         errors = merge_modules(
             prepared.choice,
             shapes,

@@ -172,7 +172,7 @@ def _equal_ranks(
 def _modules(adapters: Sequence[LoraAdapter]) -> dict[str, tuple[int, int]]:
     first = adapters[0]
     modules: dict[str, tuple[int, int]] = {}
-    owner: dict[str, str] = {}
+    owner: dict[str, LoraAdapter] = {}
     for adapter in adapters:
         others = {module for other in adapters if other is not adapter for module in other.modules}
         if not others & adapter.modules.keys():
@@ -187,8 +187,17 @@ def _modules(adapters: Sequence[LoraAdapter]) -> dict[str, tuple[int, int]]:
             if modules.setdefault(module, (m, n)) != (m, n):
                 raise AdzError(
                     f"{module} is {m} x {n} in {adapter.label} and "
-                    f"{modules[module][0]} x {modules[module][1]} in {owner[module]}",
+                    f"{modules[module][0]} x {modules[module][1]} in {owner[module].label}",
                     "adapters of different bases cannot be merged",
                 )
-            owner.setdefault(module, adapter.label)
+            _check_kind(module, adapter, owner.setdefault(module, adapter))
     return dict(sorted(modules.items()))
+
+
+def _check_kind(module: str, adapter: LoraAdapter, other: LoraAdapter) -> None:
+    pair = (adapter, other) if module in adapter.embeddings else (other, adapter)
+    if (module in adapter.embeddings) != (module in other.embeddings):
+        raise AdzError(
+            f"{module} is an embedding in {pair[0].label} and a linear layer in {pair[1].label}",
+            "adapters of different bases cannot be merged",
+        )

@@ -15,6 +15,7 @@ from adapterhub.merge.moments import open_moments
 from adapterhub.merge.operands import (
     Operand,
     asserted_base,
+    check_copies,
     check_shapes,
     find_operands,
     result_base,
@@ -76,10 +77,12 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
     record = asserted_base(recipe, registry)
     base = result_base(operands, record, needed=recipe.out is None)
     adapters = [LoraAdapter(operand.label, operand.directory) for operand in operands]
-    if record:
-        for operand, adapter in zip(operands, adapters, strict=True):
-            if operand.version is None:
-                check_shapes(adapter, record)
+    for operand, adapter in zip(operands, adapters, strict=True):
+        if record and operand.version is None:
+            check_shapes(adapter, record)
+        if adapter.copies:
+            same = (known for known in registry.bases() if known.digests == base.digests)
+            check_copies(adapter, next(same, None))
     if choice.space.moments:
         for operand, adapter in zip(operands, adapters, strict=True):
             adapter.moments = open_moments(operand, adapter.modules, registry)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.config import MontecloraConfig, VeloraConfig
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from adapterhub.errors import AdzError
@@ -46,9 +47,10 @@ def peft_deltas(peft_model: Any) -> dict[str, torch.Tensor]:
     """PEFT's own updates by module name, as (m, n)."""
     found = {}
     for name, module in peft_model.base_model.model.named_modules():
-        if hasattr(module, "lora_A") and len(module.lora_A):
+        if hasattr(module, "lora_A") and (len(module.lora_A) or len(module.lora_embedding_A)):
             delta = module.get_delta_weight("default").detach()
-            found[name] = delta.T if module.fan_in_fan_out else delta
+            transposed = module.fan_in_fan_out or len(module.lora_embedding_A)
+            found[name] = delta.T if transposed else delta
     return found
 
 
@@ -69,6 +71,21 @@ CASES = {
         "rank_pattern": {"v_proj": 1},
         "alpha_pattern": {r".*\.1\..*v_proj": 5},
     },
+    "embedding and head": {
+        "r": 4,
+        "lora_alpha": 6,
+        "target_modules": ["embed_tokens", "lm_head", "q_proj"],
+        "rank_pattern": {"embed_tokens": 3},
+    },
+    "tied embedding and head": {
+        "target_modules": ["embed_tokens", "lm_head"],
+        "ensure_weight_tying": True,
+    },
+    # These differ from a plain LoRA while they are trained only.
+    "mica": {"target_modules": ["q_proj"], "init_lora_weights": "mica"},
+    "orthogonal": {"target_modules": ["q_proj"], "init_lora_weights": "orthogonal"},
+    "velora": {"target_modules": ["q_proj"], "velora_config": VeloraConfig()},
+    "monteclora": {"target_modules": ["q_proj"], "monteclora_config": MontecloraConfig()},
 }
 
 
@@ -107,19 +124,27 @@ def test_a_missing_module_is_zero(make_lora: Any) -> None:
     assert not (factors.b @ factors.a).any()
 
 
+CONVERT = "adz convert mine --to lora --rank 8"
 REFUSALS = [
     ({"peft_type": "IA3"}, "no LoRA adapter but IA3"),
-    ({"use_dora": True}, "is DoRA"),
-    ({"lora_bias": True}, "lora_bias"),
-    ({"bias": "all"}, "bias=all"),
-    ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    ({"trainable_token_indices": [1]}, "single tokens"),
-    ({"target_parameters": ["x"]}, "bare parameters"),
+    ({"use_dora": True}, rf"is DoRA, .*{CONVERT}"),
+    ({"kasa_config": {"beta": 0.1}}, f"is KaSA.*{CONVERT}"),
+    ({"use_qalora": True}, f"is QALoRA.*{CONVERT}"),
+    ({"use_bdlora": {"nblocks": 2}}, f"is a block-diagonal LoRA.*{CONVERT}"),
+    ({"init_lora_weights": "pissa"}, rf"changes the base's weights .*{CONVERT}\)$"),
+    ({"init_lora_weights": "OLoRA"}, rf"changes the base's weights .*{CONVERT}\)$"),
+    ({"init_lora_weights": "pissa_niter_4"}, f"{CONVERT} --initial DIR"),
+    ({"init_lora_weights": "corda"}, f"{CONVERT} --initial DIR"),
+    ({"init_lora_weights": "loftq"}, f"{CONVERT} --initial DIR"),
+    ({"init_lora_weights": "lora_ga"}, f"{CONVERT} --initial DIR"),
+    ({"lora_bias": True}, r"lora_bias.*train it without"),
+    ({"bias": "all"}, r"bias=all.*train it without"),
+    ({"modules_to_save": ["lm_head", "norm"]}, r"whole modules \(lm_head, norm\).*target_modules"),
+    ({"trainable_token_indices": [1]}, r"single tokens.*target_modules"),
+    ({"target_parameters": ["x"]}, r"bare parameters \(x\)"),
     ({"layer_replication": [[0, 1]]}, "replicates layers"),
     ({"alora_invocation_tokens": [1]}, "aLoRA"),
-    ({"use_qalora": True}, "QALoRA"),
-    ({"use_bdlora": {"nblocks": 2}}, "block-diagonal"),
-    ({"init_lora_weights": "pissa_niter_4"}, "changes the base's weights"),
+    ({"arrow_config": {"top_k": 3}}, "Arrow"),
     ({"r": 5}, r"k_proj has factors of rank 4 and 4, its adapter_config.json says 5"),
     ({"rank_pattern": {"up_proj": 2}}, r"up_proj has factors of rank 4 and 4, .* says 2"),
 ]
@@ -139,8 +164,10 @@ def test_what_is_no_plain_lora_is_refused(
 @pytest.mark.parametrize(
     ("name", "shape", "reason"),
     [
-        ("q.lora_embedding_A", (2, 2), "q.lora_embedding_A is an embedding"),
-        ("q.lora_magnitude_vector", (2,), "no factor of a linear layer"),
+        ("q.lora_embedding_A", (2, 2), "q has no lora_B"),
+        ("q.lora_magnitude_vector", (2,), "q.lora_magnitude_vector is no factor of a linear layer"),
+        ("q.lora_B.bias", (2,), "q.lora_B.bias is no factor of a linear layer"),
+        ("q.ia3_l", (2, 1), "q.ia3_l is no factor of a linear layer"),
         ("q.lora_A.weight", (2, 2), "q has no lora_B"),
     ],
 )
@@ -162,7 +189,7 @@ def test_convolutions_are_refused(tmp_path: Path) -> None:
     tensors = {"c.lora_A.weight": torch.zeros(2, 3, 1, 1), "c.lora_B.weight": torch.zeros(4, 2)}
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
-    with pytest.raises(AdzError, match="c is not a linear layer"):
+    with pytest.raises(AdzError, match="c is a convolution"):
         LoraAdapter("mine", tmp_path)
 
 
