@@ -64,18 +64,22 @@ def merge_modules(
         return [adapter.factors(module, shapes.modules[module]) for adapter in adapters]
 
     def merge_one(module: str) -> ModuleError:
-        merged = space(
-            read(module),
-            weights,
-            rule,
-            options,
-            rank=shapes.rank,
-            seed=seed,
-            module=module,
-            whole=choice.rule.kind != "elementwise",
-        )
+        try:
+            merged = space(
+                read(module),
+                weights,
+                rule,
+                options,
+                rank=shapes.rank,
+                seed=seed,
+                module=module,
+                whole=choice.rule.kind != "elementwise",
+            )
+        except torch.linalg.LinAlgError:
+            raise _not_finite(choice, module) from None
         merged = _scaled(merged, choice.scale)
-        _check(choice, module, merged)
+        if not (is_finite(merged.a) and is_finite(merged.b)):
+            raise _not_finite(choice, module)
         writer.write(module, merged)
         return ModuleError(module, merged.error, merged.norm)
 
@@ -114,9 +118,11 @@ def _scaled(merged: MergedModule, scale: float) -> MergedModule:
     return MergedModule(merged.a, merged.b * scale, merged.error * size, merged.norm * size)
 
 
-def _check(choice: Choice, module: str, merged: MergedModule) -> None:
-    if not (is_finite(merged.a) and is_finite(merged.b)):
-        raise AdzError(f"the rule {choice.rule.name!r} made NaN or infinity of {module}")
+def _not_finite(choice: Choice, module: str) -> AdzError:
+    return AdzError(
+        f"the rule {choice.rule.name!r} made NaN or infinity of {module}",
+        "is an adapter or a weight far too large?",
+    )
 
 
 def relative_error(errors: Sequence[ModuleError]) -> float:
