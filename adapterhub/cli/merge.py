@@ -11,8 +11,11 @@ from click.core import ParameterSource
 from adapterhub.cli.output import TerminalProgress, json_option, print_result
 
 if TYPE_CHECKING:
+    from adapterhub.merge.recipe import MergeRecipe
     from adapterhub.merge.result import MergeResult
 
+_FILE = click.Path(path_type=Path)
+_TUNE_OPTIONS = ("data", "test", "metric", "trials", "minutes", "limit")
 _CHOSEN_RULES = "adapterhub.merge.rules"
 
 
@@ -66,6 +69,18 @@ def _choose_rule(ctx: click.Context, name: str | None) -> None:
 @click.option("--base", help="The base of adapters given as directories.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a PEFT directory instead.")
 @click.option("--workers", type=int, help="Threads over modules; one a CPU by default.")
+@click.option(
+    "--tune",
+    "data",
+    type=_FILE,
+    multiple=True,
+    help="Search for the best merge on these rows; a file for each task.",
+)
+@click.option("--test", type=_FILE, multiple=True, help="Report on these rows, not on half.")
+@click.option("--metric", help="How answers are scored with --tune; exact_match by default.")
+@click.option("--trials", type=int, help="Merges to try with --tune; 30 by default.")
+@click.option("--minutes", type=float, help="Try no further merge after these.")
+@click.option("--limit", type=int, help="Rows of each part of each file of --tune.")
 @click.option("--dry-run", is_flag=True, help="Check and show what would be merged.")
 @click.option(
     "-c", "--config", type=click.Path(path_type=Path), help="A recipe: these options as YAML."
@@ -97,7 +112,12 @@ def command(
     from adapterhub.config import validate
     from adapterhub.merge.recipe import MergeRecipe
 
-    recipe = validate(MergeRecipe, _values(ctx, adapters, config, overrides, flags))
+    values = _values(ctx, adapters, config, overrides, flags)
+    tuning = values.pop("tune", None)
+    recipe = validate(MergeRecipe, values)
+    if tuning is not None:
+        _tune(recipe, tuning, dry_run=dry_run, as_json=as_json)
+        return
     # The pipeline imports torch, so it comes after all that can be wrong without it.
     from adapterhub.merge.pipeline import merge
     from adapterhub.plugins import open_registry
@@ -107,6 +127,35 @@ def command(
     if result.warning:
         progress.warn(result.warning)
     print_result(result.as_dict(), _describe(result), as_json=as_json)
+
+
+def _tune(recipe: MergeRecipe, options: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
+    from adapterhub.cli.tune_report import describe_tuning
+    from adapterhub.config import validate
+    from adapterhub.errors import usage_error
+    from adapterhub.tune.recipe import TuneRecipe
+
+    tuning = validate(TuneRecipe, options, "tune")
+    if dry_run:
+        raise usage_error("--tune and --dry-run are given", "a search runs what it tries")
+    from adapterhub.plugins import open_registry
+    from adapterhub.tune.pipeline import tune
+
+    result = tune(recipe, tuning, open_registry(), TerminalProgress())
+    text = f"{describe_tuning(result)}\n\n{_describe(result.merged)}"
+    print_result(result.as_dict(), text, as_json=as_json)
+
+
+def _take_tuning(values: dict[str, Any], explicit: set[str]) -> None:
+    """Move the options of a search from beside the merge's into `tune`."""
+    from adapterhub.errors import usage_error
+
+    taken = {key: values.pop(key) for key in _TUNE_OPTIONS if key in values}
+    found = {key: value for key, value in taken.items() if value != ()}
+    if "tune" in values or "data" in found:
+        values["tune"] = {**(values.get("tune") or {}), **found}
+    elif lost := explicit & found.keys():
+        raise usage_error(f"--{min(lost)} without --tune", "name the rows: --tune FILE")
 
 
 def _values(
@@ -137,12 +186,13 @@ def _values(
         raise usage_error(f"several rules are given: {', '.join(sorted(rules))}", "choose one")
     if rules:
         values["rule"] = rules.pop()
+    _take_tuning(values, given.keys() - defaults)
     return values
 
 
 def _describe(result: MergeResult) -> str:
     parts = [f"{a} * {w:.6g}" for a, w in zip(result.adapters, result.weights, strict=True)]
-    facts = {**({"scale": result.scale} if result.scale != 1 else {}), **result.options}
+    facts = {**({"scale": f"{result.scale:.6g}"} if result.scale != 1 else {}), **result.options}
     options = "".join(f", {key} {value}" for key, value in facts.items())
     lines = [
         f"{result.rule} of {' + '.join(parts)} (space {result.space}{options})",
