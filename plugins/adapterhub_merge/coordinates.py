@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from adapterhub.protocols import MergeRule
-from adapterhub_merge.threshold import kth_largest
+from adapterhub_merge.threshold import kth_largest, select
 
-# A block of one adapter fills 1 MB, so that it stays in the cache while a rule works on it.
+# A block of one adapter fills 256 kB, so that it stays in the cache while a rule works on it.
 # The number of rows follows from the shape alone: neither workers nor memory change a result.
-BLOCK_ELEMENTS = 1 << 18
+BLOCK_ELEMENTS = 1 << 16
 
 
 class FactorCoordinates:
@@ -44,7 +44,10 @@ class FactorCoordinates:
 
     def deltas(self, rows: slice) -> torch.Tensor:
         """(n, rows, cols): these rows of every adapter."""
-        return torch.stack([self._one(adapter, rows) for adapter in range(len(self._left))])
+        deltas = torch.empty(len(self._left), rows.stop - rows.start, self.shape[1])
+        for delta, left, right in zip(deltas, self._left, self._right, strict=True):
+            torch.mm(left[rows], right, out=delta)
+        return deltas
 
     def threshold(self, density: float) -> torch.Tensor:
         """(n,): see `protocols.Coordinates.threshold`."""
@@ -75,19 +78,17 @@ class FactorCoordinates:
         step = max(1, BLOCK_ELEMENTS // cols)
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
-    def _one(self, adapter: int, rows: slice) -> torch.Tensor:
-        return self._left[adapter][rows] @ self._right[adapter]
-
     def _kth_largest(self, adapter: int, count: int) -> torch.Tensor:
+        left, right = self._left[adapter], self._right[adapter]
+
         def blocks() -> Iterator[torch.Tensor]:
             for rows in self._slices:
-                yield self._one(adapter, rows).abs_()
+                yield (left[rows] @ right).abs_()
 
         if self._left[adapter].shape[1] == 0:
             return torch.zeros(())
         if self.elements <= BLOCK_ELEMENTS:
-            magnitudes = self._one(adapter, slice(0, self.shape[0])).abs_().flatten()
-            return magnitudes.kthvalue(self.elements - count + 1).values
+            return select((left @ right).abs_(), count)
         return kth_largest(blocks, self._sample(adapter), self.elements, count)
 
     def _sample(self, adapter: int) -> torch.Tensor:
@@ -131,12 +132,23 @@ def apply_rule(
     *,
     whole: bool = False,
 ) -> torch.Tensor:
-    """The rule's result: (rows, cols) float32. whole: one call, for a rule that is not
-    elementwise, instead of one for each block of rows."""
-    if whole:
-        block = Block(coordinates, slice(0, coordinates.shape[0]))
-        return rule(block.deltas(), weights, block, options)
+    """The rule's result: (rows, cols) float32. whole: see `merged_blocks`."""
     merged = torch.empty(coordinates.shape)
-    for block in coordinates:
-        merged[block.rows] = rule(block.deltas(), weights, block, options)
+    for rows, block in merged_blocks(rule, coordinates, weights, options, whole=whole):
+        merged[rows] = block
     return merged
+
+
+def merged_blocks(
+    rule: MergeRule,
+    coordinates: FactorCoordinates,
+    weights: torch.Tensor,
+    options: Mapping[str, Any],
+    *,
+    whole: bool = False,
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """The rule's result block by block. whole: one call, for a rule that is not elementwise,
+    instead of one for each block of rows."""
+    everything = Block(coordinates, slice(0, coordinates.shape[0]))
+    for block in [everything] if whole else coordinates:
+        yield block.rows, rule(block.deltas(), weights, block, options)

@@ -22,6 +22,7 @@ def dare(
     density = options["density"]
     merged = torch.zeros_like(deltas[0])
     for adapter, (delta, weight) in enumerate(zip(deltas, weights, strict=True)):
-        kept = coordinates.uniform(adapter) < density
-        merged += torch.where(kept, delta, 0.0) * (weight / density)
+        # A mask of 0.0 and 1.0: torch.where over one of booleans takes ten times as long.
+        kept = coordinates.uniform(adapter).lt_(density)
+        merged.add_(kept.mul_(delta), alpha=float(weight) / density)
     return merged

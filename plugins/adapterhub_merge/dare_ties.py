@@ -24,7 +24,7 @@ def dare_ties(
     density = options["density"]
     kept = torch.stack(
         [
-            torch.where(coordinates.uniform(adapter) < density, delta, 0.0)
+            coordinates.uniform(adapter).lt_(density).mul_(delta)
             for adapter, delta in enumerate(deltas)
         ]
     )

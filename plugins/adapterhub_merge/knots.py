@@ -15,7 +15,7 @@ import torch
 
 from adapterhub.protocols import Factors, MergedModule, MergeRule
 from adapterhub_merge.coordinates import FactorCoordinates, apply_rule
-from adapterhub_merge.stack import Stack, reciprocal, roots
+from adapterhub_merge.stack import Stack, products, reciprocal, roots
 
 
 def knots(
@@ -34,7 +34,7 @@ def knots(
     # In the basis of all B the updates side by side are [L_1 A_1, ..., L_n A_n].
     cores = [core.T for core in left.coordinates]
     beside = [
-        core @ _products(operand.a) @ core.T for core, operand in zip(cores, operands, strict=True)
+        core @ products([operand.a]) @ core.T for core, operand in zip(cores, operands, strict=True)
     ]
     s, turn = roots(torch.stack(beside).sum(dim=0))
     align = reciprocal(s)[:, None] * turn.T
@@ -45,7 +45,7 @@ def knots(
         module,
     )
     merged = apply_rule(rule, coordinates, weights, options, whole=whole)
-    values, vectors = roots(s[:, None] * _products(merged) * s)
+    values, vectors = roots(s[:, None] * products([merged]) * s)
     root, vectors = values[:rank, None].sqrt(), vectors[:, :rank].T
     return MergedModule(
         a=(reciprocal(root) * vectors * s).float() @ merged,
@@ -53,9 +53,3 @@ def knots(
         error=values[rank:].norm().item(),
         norm=values.norm().item(),
     )
-
-
-def _products(matrix: torch.Tensor) -> torch.Tensor:
-    """(r, r) float64: matrix @ matrix^T of (r, n)."""
-    doubles = matrix.double()
-    return doubles @ doubles.T

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from adapterhub_merge.trim import trim
+
 if TYPE_CHECKING:
     from adapterhub.protocols import Coordinates
 
@@ -19,8 +21,6 @@ def magnitude_prune(
 ) -> torch.Tensor:
     """Options: density, the share of each adapter's elements that is kept, the largest. They are
     not rescaled. Weights are those of the sum, of any sign."""
-    merged = torch.zeros_like(deltas[0])
-    floors = coordinates.threshold(options["density"])
-    for delta, weight, floor in zip(deltas, weights, floors, strict=True):
-        merged += torch.where(delta.abs() >= floor, delta, 0.0) * weight
+    kept = trim(deltas, coordinates.threshold(options["density"]))
+    merged: torch.Tensor = torch.tensordot(weights, kept, dims=1)
     return merged

@@ -32,8 +32,8 @@ class Stack:
             [scale for scale, r in zip(scales, self._ranks, strict=True) for _ in range(r)],
             dtype=torch.float64,
         )
-        products = _products(blocks, sum(self._ranks))
-        values, vectors = roots(self._scales[:, None] * products * self._scales)
+        squares = products(blocks)
+        values, vectors = roots(self._scales[:, None] * squares * self._scales)
         self.coordinates = torch.split(vectors * values, self._ranks)
         self._inverse = self._scales[:, None] * vectors * reciprocal(values)
 
@@ -64,12 +64,13 @@ def reciprocal(values: torch.Tensor) -> torch.Tensor:
     return torch.where(values > 0, 1 / values, 0.0)
 
 
-def _products(blocks: Sequence[torch.Tensor], rows: int) -> torch.Tensor:
-    """X X^T in float64; only the lower triangle, which is what `eigh` reads."""
+def products(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """X X^T in float64 of X = [X_1; ...], of which half is computed."""
+    rows = sum(block.shape[0] for block in blocks)
     total = torch.zeros(rows, rows, dtype=torch.float64)
     for start in range(0, blocks[0].shape[1], _CHUNK):
         chunk = torch.cat([block[:, start : start + _CHUNK] for block in blocks]).double()
         for row in range(0, rows, _STRIP):
             part = chunk[row : row + _STRIP]
             total[row:, row : row + _STRIP].addmm_(chunk[row:], part.T)
-    return total
+    return total.tril() + total.tril(-1).T

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from adapterhub_merge.consensus import disjoint_mean
+from adapterhub_merge.trim import trim
 
 if TYPE_CHECKING:
+    import torch
+
     from adapterhub.protocols import Coordinates
 
 
@@ -25,5 +26,4 @@ def ties(
 ) -> torch.Tensor:
     """Options: density, the share of each adapter's elements that the trim keeps. The ratios of
     the weights decide, and their sum is the paper's lambda: it scales the result."""
-    floor = coordinates.threshold(options["density"])[:, None, None]
-    return disjoint_mean(torch.where(deltas.abs() >= floor, deltas, 0.0), weights)
+    return disjoint_mean(trim(deltas, coordinates.threshold(options["density"])), weights)
