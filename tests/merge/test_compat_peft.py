@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from adapterhub.errors import AdzError
 from adapterhub_merge.coordinates import FactorCoordinates
+
+from .peft_models import NAMES, add_weighted, factors_of, load_all, lora_modules, random_lora
 
 SEED = 5
 # PEFT's combination type to our rule and space.
@@ -34,28 +32,6 @@ TYPES = {
 }
 FACTOR_WISE = [name for name, (_, space) in TYPES.items() if space == "factors"]
 RANDOM = [name for name in TYPES if name.startswith("dare")]
-NAMES = ["a", "b", "c"]
-
-
-@cache
-def read_base(directory: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-
-
-def load_base(directory: Path) -> Any:
-    return deepcopy(read_base(directory))
-
-
-def random_lora(
-    base: Path, folder: Path, seed: int, dtype: torch.dtype = torch.float32, **options: Any
-) -> Path:
-    torch.manual_seed(seed)
-    model = get_peft_model(load_base(base), LoraConfig(task_type="CAUSAL_LM", **options))
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = torch.empty_like(parameter).normal_(0, 0.2).to(dtype)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -80,22 +56,6 @@ def unequal(tiny_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> li
         random_lora(tiny_base_dir, tmp_path / str(r), r, r=r, lora_alpha=8, target_modules=targets)
         for r in (2, 6, 4)
     ]
-
-
-def load_all(base: Path, paths: list[Path]) -> Any:
-    model = PeftModel.from_pretrained(load_base(base), paths[0], adapter_name="a")
-    for name, path in zip(NAMES[1:], paths[1:], strict=False):
-        model.load_adapter(path, adapter_name=name)
-    return model
-
-
-def lora_modules(model: Any) -> dict[str, Any]:
-    """In the order in which PEFT goes through them."""
-    return {
-        name: module
-        for name, module in model.base_model.model.named_modules()
-        if hasattr(module, "lora_A") and len(module.lora_A)
-    }
 
 
 @pytest.fixture
@@ -129,11 +89,6 @@ def same_masks(monkeypatch: pytest.MonkeyPatch) -> Any:
     return bind
 
 
-def peft_merge(model: Any, kind: str, weights: list[float], **options: Any) -> None:
-    names = NAMES[: len(weights)]
-    model.add_weighted_adapter(names, weights, "merged", combination_type=kind, **options)
-
-
 def our_factors(directory: Path, module: str) -> tuple[torch.Tensor, torch.Tensor]:
     tensors = load_file(directory / "adapter_model.safetensors")
     return tuple(tensors[f"base_model.model.{module}.lora_{f}.weight"] for f in "AB")  # type: ignore[return-value]
@@ -144,7 +99,7 @@ def compare(model: Any, directory: Path, *, factors: bool) -> None:
     assert modules
     for name, module in modules.items():
         a, b = our_factors(directory, name)
-        theirs = module.lora_A["merged"].weight.data, module.lora_B["merged"].weight.data
+        theirs = factors_of(module, "merged")
         assert theirs[0].abs().sum() > 0
         if factors:
             torch.testing.assert_close(a, theirs[0], rtol=1e-5, atol=1e-6)
@@ -172,7 +127,7 @@ def test_every_element_is_pefts(
     )
     model = load_all(tiny_base_dir, equal)
     same_masks(model, space)
-    peft_merge(model, kind, weights, **density)
+    add_weighted(model, kind, weights, **density)
     assert result.rank == model.peft_config["merged"].r
     compare(model, result.directory, factors=space == "factors")
 
@@ -196,7 +151,7 @@ def test_any_ranks_in_the_space_svd(
     )  # fmt: skip
     model = load_all(tiny_base_dir, unequal)
     same_masks(model, space)
-    peft_merge(model, kind, weights, svd_rank=rank, **density)
+    add_weighted(model, kind, weights, svd_rank=rank, **density)
     assert result.rank == model.peft_config["merged"].r == (rank or 6)
     compare(model, result.directory, factors=False)
 
@@ -216,7 +171,7 @@ def test_the_sign_by_number(
     other = run_merge(*equal, **common, seed=SEED)
     model = load_all(tiny_base_dir, equal)
     same_masks(model, space)
-    peft_merge(model, kind, common["weights"], density=0.8, **given)
+    add_weighted(model, kind, common["weights"], density=0.8, **given)
     compare(model, result.directory, factors=True)
     module = next(iter(lora_modules(model)))
     assert not torch.allclose(
@@ -237,7 +192,7 @@ def test_equal_magnitudes_of_bf16_are_told_apart_as_peft_does(
     ]  # fmt: skip
     result = run_merge(*loras, rule=kind, compat="peft", weights=[0.7, 0.6], density=0.5)
     model = load_all(tiny_base_dir, loras)
-    peft_merge(model, kind, [0.7, 0.6], density=0.5)
+    add_weighted(model, kind, [0.7, 0.6], density=0.5)
     compare(model, result.directory, factors=True)
 
 
