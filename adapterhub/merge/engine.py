@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 
@@ -24,6 +25,8 @@ from adapterhub.protocols import (
     SurveyingRule,
 )
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class ModuleError:
@@ -37,6 +40,53 @@ class ModuleError:
     def relative(self) -> float:
         """error / norm; 0 where the result itself is zero."""
         return self.error / self.norm if self.norm else 0.0
+
+
+class ModuleMerger:
+    """Runs the chosen rule in the chosen space on one module, from any thread."""
+
+    def __init__(
+        self, choice: Choice, shapes: Shapes, adapters: Sequence[LoraAdapter], seed: int
+    ) -> None:
+        plugins = load_plugins()
+        self._rule = cast("MergeRule", plugins.load_implementation(choice.rule))
+        self._space = cast("MergeSpace", plugins.load_implementation(choice.space))
+        self._choice = choice
+        self._shapes = shapes
+        self._adapters = adapters
+        self._seed = seed
+        self._weights = torch.tensor(choice.weights, dtype=torch.float32)
+        self._options = dict(choice.options)
+
+    def survey(self) -> None:
+        """Let a rule that must see all modules first do so; before the first merge."""
+        if isinstance(self._rule, SurveyingRule):
+            found = self._rule.survey(lambda: map(self.read, self._shapes.modules), self._options)
+            self._options.update(found)
+
+    def read(self, module: str) -> list[Factors]:
+        """The module's factors, by adapter."""
+        return [adapter.factors(module, self._shapes.modules[module]) for adapter in self._adapters]
+
+    def merge(self, module: str, rank: int) -> MergedModule:
+        """Merge the module into at most `rank`; AdzError where the result is not finite."""
+        try:
+            merged = self._space(
+                self.read(module),
+                self._weights,
+                self._rule,
+                self._options,
+                rank=rank,
+                seed=self._seed,
+                module=module,
+                whole=self._choice.rule.kind != "elementwise",
+            )
+        except torch.linalg.LinAlgError:
+            raise _not_finite(self._choice, module) from None
+        merged = _scaled(merged, self._choice.scale)
+        if not (is_finite(merged.a) and is_finite(merged.b)):
+            raise _not_finite(self._choice, module)
+        return merged
 
 
 def merge_modules(
@@ -54,56 +104,53 @@ def merge_modules(
     Memory is bounded by one module for each worker. A module's result does not depend on which
     worker made it or on how many there are.
     """
-    plugins = load_plugins()
-    rule = cast("MergeRule", plugins.load_implementation(choice.rule))
-    space = cast("MergeSpace", plugins.load_implementation(choice.space))
-    weights = torch.tensor(choice.weights, dtype=torch.float32)
-    options = dict(choice.options)
-
-    def read(module: str) -> list[Factors]:
-        return [adapter.factors(module, shapes.modules[module]) for adapter in adapters]
+    merger = ModuleMerger(choice, shapes, adapters, seed)
 
     def merge_one(module: str) -> ModuleError:
-        try:
-            merged = space(
-                read(module),
-                weights,
-                rule,
-                options,
-                rank=shapes.rank,
-                seed=seed,
-                module=module,
-                whole=choice.rule.kind != "elementwise",
-            )
-        except torch.linalg.LinAlgError:
-            raise _not_finite(choice, module) from None
-        merged = _scaled(merged, choice.scale)
-        if not (is_finite(merged.a) and is_finite(merged.b)):
-            raise _not_finite(choice, module)
+        merged = merger.merge(module, shapes.rank)
         writer.write(module, merged)
         return ModuleError(module, merged.error, merged.norm)
 
-    # BLAS threads fight with each other and with the workers, so a worker has one. More cores
-    # are used by more workers, over modules.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with one_thread_each():
+        merger.survey()
+        description = f"merging {len(shapes.modules)} modules"
+        return over_modules(merge_one, shapes.modules, workers, progress, description)
+
+
+def over_modules(
+    work: Callable[[str], T],
+    modules: Mapping[str, tuple[int, int]],
+    workers: int | None,
+    progress: Progress,
+    description: str,
+) -> list[T]:
+    """What `work` makes of every module, in the order of their names; in threads."""
+    # The largest first: no worker is left alone with a large one at the end.
+    order = sorted(modules, key=lambda name: -_size(modules[name]))
     pool = ThreadPoolExecutor(
         workers or os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
     )
     try:
-        if isinstance(rule, SurveyingRule):
-            options.update(rule.survey(lambda: map(read, shapes.modules), options))
-        with progress.task(f"merging {len(shapes.modules)} modules", len(shapes.modules)) as bar:
-            # The largest first: no worker is left alone with a large one at the end.
-            order = sorted(shapes.modules, key=lambda name: -_size(shapes.modules[name]))
-            futures = [pool.submit(merge_one, module) for module in order]
-            errors = []
+        with progress.task(description, len(modules)) as bar:
+            futures = {pool.submit(work, module): module for module in order}
+            made = {}
             for future in as_completed(futures):
-                errors.append(future.result())
+                made[futures[future]] = future.result()
                 bar.advance()
-            return sorted(errors, key=lambda error: error.module)
+            return [made[module] for module in sorted(made)]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """One BLAS thread a worker, as they fight with each other and with the workers. More cores
+    are used by more workers, over modules."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
         torch.set_num_threads(threads)
 
 
