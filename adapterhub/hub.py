@@ -17,10 +17,12 @@ from adapterhub.home import adz_home
 from adapterhub.protocols import Progress, Registry, Task
 
 if TYPE_CHECKING:
+    from adapterhub.convert.result import ConvertResult
     from adapterhub.evaluate.run import Score
     from adapterhub.export.result import Exported
     from adapterhub.manifest import BaseRecord, Version
     from adapterhub.merge.result import MergeResult
+    from adapterhub.rebuild.result import RebuildResult
 
 
 class Hub:
@@ -78,6 +80,29 @@ class Hub:
 
         with self._registry() as registry:
             return merge(recipe, registry, self._progress)
+
+    def convert(self, adapter: str, **options: Any) -> ConvertResult:
+        """Make a plain LoRA of a version or directory; `options` are those of `adz convert`:
+        `rank`, `name`, `base`, `initial`, `data`, `out`."""
+        from adapterhub.config import validate
+        from adapterhub.convert.recipe import ConvertRecipe
+
+        recipe = validate(ConvertRecipe, {"adapter": adapter, **options})
+        from adapterhub.convert.pipeline import convert
+
+        with self._registry() as registry:
+            return convert(recipe, registry, self._progress)
+
+    def rebuild(
+        self, reference: str, *, data: Sequence[Path | str] = (), deep: bool = False
+    ) -> list[RebuildResult]:
+        """Make a version again by its recipe and compare the bytes; commits nothing. The last
+        result is the version's own."""
+        from adapterhub.rebuild.pipeline import rebuild
+
+        files = [Path(file) for file in data]
+        with self._registry() as registry:
+            return list(rebuild(reference, registry, self._progress, data=files, deep=deep))
 
     def load(self, reference: str) -> tuple[Any, Any]:
         """The model (a `PeftModel` for PEFT's methods, the plain model for a base) and its

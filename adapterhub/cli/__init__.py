@@ -19,6 +19,8 @@ COMMANDS: dict[str, str] = {
     "train": "Train an adapter on a base.",
     "eval": "Score adapters beside their base.",
     "merge": "Merge adapters into one, without the base model.",
+    "convert": "Make a plain LoRA of an adapter of another method.",
+    "rebuild": "Make a version again and compare the bytes.",
     "ls": "List the adapters.",
     "show": "Show one version.",
     "log": "Show the history of an adapter.",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,11 @@ from adapterhub.convert.source import (
     find_initial,
     find_source,
 )
+from adapterhub.environment import environment
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import Manifest, Parent
 from adapterhub.merge.engine import ModuleError, relative_error
 from adapterhub.merge.output import staged
-from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
 from adapterhub.staging import home_staging, staging_folder
@@ -44,18 +42,21 @@ class _Task:
     initial: Source | None
 
 
-def convert(recipe: ConvertRecipe, registry: Registry, progress: Progress) -> ConvertResult:
+def convert(
+    recipe: ConvertRecipe, registry: Registry, progress: Progress, *, measure: bool = True
+) -> ConvertResult:
     """Convert an adapter into a plain LoRA: a new version of the registry, or `recipe.out`.
 
-    Every user's mistake is an AdzError, and leaves nothing behind.
+    measure: compare the logits too, for which the base is loaded. Every user's mistake is an
+    AdzError, and leaves nothing behind.
     """
     task = _find(recipe, registry)
     if recipe.out is not None:
         with staged(recipe.out) as directory:
-            result, _ = _run(task, directory, progress)
+            result, _ = _run(task, directory, progress, measure=measure)
         return replace(result, directory=recipe.out)
     with staging_folder(home_staging()) as folder:
-        result, plan = _run(task, folder, progress)
+        result, plan = _run(task, folder, progress, measure=measure)
         manifest = _manifest(task, result, plan)
         return replace(result, version=registry.commit(manifest, folder))
 
@@ -85,14 +86,16 @@ def _find(recipe: ConvertRecipe, registry: Registry) -> _Task:
     return _Task(recipe, name, source, initial)
 
 
-def _run(task: _Task, directory: Path, progress: Progress) -> tuple[ConvertResult, ConvertPlan]:
-    models = _models(task, progress)
+def _run(
+    task: _Task, directory: Path, progress: Progress, *, measure: bool
+) -> tuple[ConvertResult, ConvertPlan]:
+    models = _models(task, progress) if measure or not _by_factors(task) else None
     plan = _plan(task, models)
     modules = run_jobs(plan.jobs, workers=task.recipe.workers, progress=progress)
     rank = write_lora(directory, task.source, modules, plan.kinds)
     result = _result(task, modules, rank, plan.possible)
     # PEFT cannot open an adapter whose beginning it cannot compute again.
-    if models is not None and task.initial is None:
+    if models is not None and measure:
         progress.note("comparing the logits")
         result = replace(result, logits=models.check(task.source, directory, task.recipe.data))
     return result, plan
@@ -109,9 +112,13 @@ def _models(task: _Task, progress: Progress) -> Models | None:
     return load_models(task.source, record)
 
 
+def _by_factors(task: _Task) -> bool:
+    recomputed = base_changing_init(task.source.config) and task.initial is None
+    return is_plain(task.source) and not recomputed
+
+
 def _plan(task: _Task, models: Models | None) -> ConvertPlan:
-    needs_base = base_changing_init(task.source.config) and task.initial is None
-    if is_plain(task.source) and not needs_base:
+    if _by_factors(task):
         return plan_by_factors(task.recipe, task.source, task.initial)
     if models is None:
         raise usage_error(
@@ -171,7 +178,7 @@ def _manifest(task: _Task, result: ConvertResult, plan: ConvertPlan) -> Manifest
             "largest": [{"module": m, "relative_error": e} for m, e in result.largest],
             "logits": result.logits.as_dict() if result.logits else None,
         },
-        environment=_environment(task.source),
+        environment=environment(_LIBRARIES, component_of(task.source)),
     )
 
 
@@ -188,9 +195,3 @@ def _resolved_recipe(task: _Task, plan: ConvertPlan) -> dict[str, Any]:
     if task.initial:
         recipe["initial"] = label(task.initial)
     return recipe
-
-
-def _environment(source: Source) -> dict[str, str]:
-    libraries = {name: metadata.version(name) for name in _LIBRARIES}
-    plugins = load_plugins().versions_of(component_of(source))
-    return {"python": platform.python_version(), **libraries, **plugins}
