@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapterhub.convert.engine import run_jobs
+import torch
+
 from adapterhub.convert.factors import ModuleFactors
 from adapterhub.convert.models import Models, component_of, load_models
 from adapterhub.convert.output import write_lora
@@ -25,7 +26,7 @@ from adapterhub.convert.source import (
 from adapterhub.environment import environment
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import Manifest, Parent
-from adapterhub.merge.engine import ModuleError, relative_error
+from adapterhub.merge.engine import ModuleError, one_thread_each, over_modules, relative_error
 from adapterhub.merge.output import staged
 from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
@@ -91,7 +92,7 @@ def _run(
 ) -> tuple[ConvertResult, ConvertPlan]:
     models = _models(task, progress) if measure or not _by_factors(task) else None
     plan = _plan(task, models)
-    modules = run_jobs(plan.jobs, workers=task.recipe.workers, progress=progress)
+    modules = _factor(plan, task.recipe.workers, progress)
     rank = write_lora(directory, task.source, modules, plan.kinds)
     result = _result(task, modules, rank, plan.possible)
     # PEFT cannot open an adapter whose beginning it cannot compute again.
@@ -126,6 +127,19 @@ def _plan(task: _Task, models: Models | None) -> ConvertPlan:
             "give --base NAME",
         )
     return plan_by_updates(task.recipe, task.source, models)
+
+
+def _factor(plan: ConvertPlan, workers: int | None, progress: Progress) -> dict[str, ModuleFactors]:
+    def factor(module: str) -> ModuleFactors:
+        factors = plan.jobs[module]()
+        if not (torch.isfinite(factors.a).all() and torch.isfinite(factors.b).all()):
+            raise AdzError(f"{module} holds NaN or infinity", "train it again")
+        return factors
+
+    description = f"converting {len(plan.shapes)} modules"
+    with one_thread_each():
+        made = over_modules(factor, plan.shapes, workers, progress, description)
+    return dict(zip(sorted(plan.shapes), made, strict=True))
 
 
 def _result(

@@ -10,7 +10,6 @@ import torch
 
 from adapterhub.bases.adapter_files import WEIGHTS
 from adapterhub.bases.headers import read_header
-from adapterhub.convert.engine import Job
 from adapterhub.convert.factors import (
     ModuleFactors,
     Rank,
@@ -25,6 +24,8 @@ from adapterhub.merge.lora import LoraAdapter
 from adapterhub.merge.operands import check_shapes
 from adapterhub.protocols import WeightUpdate
 
+Job = Callable[[], ModuleFactors]
+
 DEFAULT_RANK = 16
 # What makes a LoRA more than its two factors, so that its base is needed.
 _MORE_THAN_FACTORS = (
@@ -35,9 +36,11 @@ _MORE_THAN_FACTORS = (
 
 @dataclass(frozen=True, slots=True)
 class ConvertPlan:
-    """What is done for each module, what kind it is, and the rank that was decided on."""
+    """What is done for each module, its update's shape and kind, and the rank that was decided
+    on. possible: the highest rank that has a meaning."""
 
     jobs: Mapping[str, Job]
+    shapes: Mapping[str, tuple[int, int]]
     kinds: Mapping[str, str]
     rank: Rank
     possible: int
@@ -72,7 +75,7 @@ def plan_by_factors(recipe: ConvertRecipe, source: Source, initial: Source | Non
 
     kind = "transposed" if source.config.get("fan_in_fan_out") else "linear"
     jobs = {module: partial(job, module) for module in shapes}
-    return ConvertPlan(jobs, dict.fromkeys(shapes, kind), rank, _possible(shapes))
+    return ConvertPlan(jobs, shapes, dict.fromkeys(shapes, kind), rank, _possible(shapes))
 
 
 def plan_by_updates(recipe: ConvertRecipe, source: Source, models: Models) -> ConvertPlan:
@@ -90,11 +93,9 @@ def plan_by_updates(recipe: ConvertRecipe, source: Source, models: Models) -> Co
     def job(update: WeightUpdate) -> ModuleFactors:
         return factors_of_update(update.compute(), rank)
 
-    jobs: dict[str, Callable[[], ModuleFactors]] = {
-        module: partial(job, update) for module, update in updates.items()
-    }
+    jobs = {module: partial(job, update) for module, update in updates.items()}
     kinds = {module: update.kind for module, update in updates.items()}
-    return ConvertPlan(jobs, kinds, rank, _possible(shapes))
+    return ConvertPlan(jobs, shapes, kinds, rank, _possible(shapes))
 
 
 def _opened_initial(initial: Source, adapter: LoraAdapter) -> LoraAdapter:
