@@ -32,7 +32,7 @@ from quality.adapters import BASE, JOINT, TASKS, Adapters  # noqa: E402
 from quality.merges import Bench, Merge, defaults  # noqa: E402
 from quality.report import Entry, Page, mean_scores  # noqa: E402
 from quality.scores import Cells, Scorer  # noqa: E402
-from quality.search import goodness, refine, search  # noqa: E402
+from quality.search import Found, goodness, refine, search  # noqa: E402
 from quality.shares import Kept, kept  # noqa: E402
 
 from adapterhub import Hub  # noqa: E402
@@ -107,16 +107,24 @@ def tune(plan: Plan) -> None:
         print(f"{value:.3f}  {merge.settings}", flush=True)
         return value
 
-    found = {}
+    found: dict[str, Found] = {}
+    same: dict[str, Found] = {}
     for merge in plan.merges(seed):
-        best = search(merge, objective)
+        # Exact sums are the same in every space: what was found for one holds for the others.
+        answers = json.dumps(bench.points(merge, seed, "validation", plan.validation))
+        best = same.get(answers) or search(merge, objective)
         if best is not None:
-            found[merge.label] = best
+            same[answers] = best
+            value, chosen = best
+            settings = {"scale": chosen.scale, "density": chosen.density}
+            found[merge.label] = (value, replace(merge, **settings))
     order = sorted(found, key=lambda label: -found[label][0])
     for label in order[: plan.refined]:
         found[label] = refine(found[label][1], objective, plan.rounds) or found[label]
-    chosen = {label: {"goodness": v, "merge": asdict(m)} for label, (v, m) in found.items()}
-    (plan.home / "tuned.json").write_text(json.dumps(chosen, indent=1), encoding="utf-8")
+    path = plan.home / "tuned.json"
+    kept_before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    new = {label: {"goodness": v, "merge": asdict(m)} for label, (v, m) in found.items()}
+    path.write_text(json.dumps({**kept_before, **new}, indent=1), encoding="utf-8")
 
 
 def tuned(plan: Plan) -> dict[str, Merge]:
