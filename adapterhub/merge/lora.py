@@ -14,7 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from adapterhub.bases.adapter_files import CONFIG, WEIGHTS
+from adapterhub.bases.headers import read_header
 from adapterhub.bases.modules import PREFIX
+from adapterhub.bases.tensors import read_tensor
 from adapterhub.errors import AdzError
 from adapterhub.merge.refusals import check_base_unchanged, check_plain
 from adapterhub.moments import MomentsFile
@@ -57,6 +59,8 @@ class LoraAdapter:
         if not base_changing:
             check_base_unchanged(label, self.config)
         self._file = _open_weights(label, directory)
+        self._path = directory / WEIGHTS
+        self._stored = read_header(self._path)
         self._keys: dict[tuple[str, str], str] = {}
         self.embeddings: set[str] = set()
         self.copies: dict[str, Copy] = {}
@@ -77,14 +81,18 @@ class LoraAdapter:
         """The module's factors in float32; rank 0 of `shape` (m, n) where it has none."""
         if module not in self.modules:
             return Factors(a=torch.zeros(0, shape[1]), b=torch.zeros(shape[0], 0), scale=1.0)
-        try:
-            a, b = (self._file.get_tensor(self._keys[module, f]).float() for f in "AB")
-        except SafetensorError as error:
-            raise AdzError(f"{self.label}: {module} cannot be read: {error}") from error
+        a, b = (self._read(self._keys[module, f]).float() for f in "AB")
         if not (is_finite(a) and is_finite(b)):
             raise AdzError(f"{self.label}: {module} holds NaN or infinity", "train it again")
         moments = self.moments.of(module, a.shape[1]) if self.moments else None
         return Factors(a=a, b=b, scale=self._scale(module), moments=moments)
+
+    def _read(self, name: str) -> torch.Tensor:
+        # By a plain read: the pages of a mapped file would stay in memory, for all modules.
+        try:
+            return read_tensor(self._path, self._stored[name])
+        except OSError as error:
+            raise AdzError(f"{self.label}: {name} cannot be read: {error}") from error
 
     def copy_rows(self, module: str, rows: slice) -> torch.Tensor:
         """Rows of a base's weight in `copies`, as they are stored."""
