@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from adapterhub import specs
 
 
+THREADS = "threads"
+"""The entry of a training's environment that says how many threads computed."""
+
+
 def environment(libraries: Iterable[str], *components: specs.Component) -> dict[str, str]:
     """Versions of Python, of the `libraries` that are installed and of every plugin that took
     part, and the CPU's vector instructions as torch names them (`AVX2`)."""

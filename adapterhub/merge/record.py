@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from adapterhub import specs
+from adapterhub.environment import environment
 from adapterhub.manifest import Manifest, Parent
 from adapterhub.merge.prepare import PreparedMerge
 from adapterhub.merge.result import MergeResult
 from adapterhub.plugins import load_plugins
 
+LIBRARIES = ("numpy", "safetensors", "torch")
 MODULE_ERRORS = "module_errors.json"
 
 
@@ -43,7 +43,7 @@ def manifest_of(prepared: PreparedMerge, result: MergeResult) -> Manifest:
             "relative_error": result.relative_error,
             "largest": [{"module": m, "relative_error": e} for m, e in result.largest],
         },
-        environment=_environment(prepared),
+        environment=environment(LIBRARIES, *_components(prepared)),
     )
 
 
@@ -90,10 +90,6 @@ def _parents(prepared: PreparedMerge) -> tuple[Parent, ...]:
     )
 
 
-def _environment(prepared: PreparedMerge) -> dict[str, str]:
-    libraries = {name: metadata.version(name) for name in ("numpy", "safetensors", "torch")}
-    plugins = load_plugins()
+def _components(prepared: PreparedMerge) -> list[specs.Component]:
     # A peer's variant is no component of its own: the rule that names it is.
-    rule = plugins.get(specs.MergeRule, prepared.recipe.rule)
-    versions = plugins.versions_of(rule, prepared.choice.space)
-    return {"python": platform.python_version(), **libraries, **versions}
+    return [load_plugins().get(specs.MergeRule, prepared.recipe.rule), prepared.choice.space]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from adapterhub.bases.digests import hash_file
 from adapterhub.config import validate
+from adapterhub.environment import THREADS
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import Manifest, Version
 from adapterhub.protocols import Progress, Registry
@@ -84,7 +86,8 @@ def make_training(
     if len(files) > 1:
         values["data"]["holdout"] = files[1]
     plan = make_plan(_validated(TrainRecipe, values, version), registry)
-    train(plan, cast("Registry", _Catch(out)), progress)
+    with _threads(manifest.environment.get(THREADS)):
+        train(plan, cast("Registry", _Catch(out)), progress)
 
 
 MAKERS: Mapping[str, Maker] = {
@@ -93,6 +96,19 @@ MAKERS: Mapping[str, Maker] = {
     "train": make_training,
 }
 """By `made_by`; an import has no maker."""
+
+
+@contextmanager
+def _threads(recorded: str | None) -> Iterator[None]:
+    """As many threads as then, where that is known."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(recorded) if recorded else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Catch:

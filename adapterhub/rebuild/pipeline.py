@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adapterhub.bases.digests import hash_file
-from adapterhub.environment import current
+from adapterhub.environment import THREADS, current
 from adapterhub.errors import usage_error
 from adapterhub.manifest import FileRecord, Version, payload_digest
 from adapterhub.protocols import Progress, Registry
@@ -80,6 +80,6 @@ def _rebuild_one(
             environment={
                 name: (then, now)
                 for name, then in manifest.environment.items()
-                if (now := current(name)) != then
+                if name != THREADS and (now := current(name)) != then
             },
         )

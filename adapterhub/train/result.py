@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 
+from adapterhub.environment import THREADS, environment
 from adapterhub.manifest import BaseLink, Manifest, Version
 from adapterhub.moments import INPUT_MOMENTS
-from adapterhub.plugins import load_plugins
 
 if TYPE_CHECKING:
+    from adapterhub import specs
     from adapterhub.protocols import Registry
+    from adapterhub.train.plan import Plan
     from adapterhub.train.run import Run
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "safetensors")
@@ -88,18 +89,13 @@ def make_manifest(run: Run) -> Manifest:
         recipe=plan.resolved,
         data=tuple(data.record() for data in plan.files),
         metrics=run.facts,
-        environment=environment(run),
+        environment=environment(LIBRARIES, *_components(plan))
+        | {
+            # Sums are split among threads, and every split rounds in a way of its own.
+            THREADS: str(torch.get_num_threads())
+        },
     )
 
 
-def environment(run: Run) -> dict[str, str]:
-    """Versions of Python, the libraries and every plugin that took part."""
-    found = {"python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
-    plan = run.plan
-    parts = [plan.method, plan.objective, *([plan.quantizer] if plan.quantizer else [])]
-    return found | load_plugins().versions_of(*parts)
+def _components(plan: Plan) -> list[specs.Component]:
+    return [plan.method, plan.objective, *([plan.quantizer] if plan.quantizer else [])]
