@@ -45,7 +45,7 @@ def trimmed(delta: np.ndarray, options: Options) -> np.ndarray:
 
 def draws(delta: np.ndarray, adapter: int, options: Options) -> np.ndarray:
     """One draw of the generator for all elements of an adapter."""
-    text = f"{options['seed']}\0module\0{adapter}".encode()
+    text = f"{options['seed']}\0{options['module']}\0{adapter}".encode()
     key = int.from_bytes(hashlib.sha256(text).digest()[:16], "little")
     generator = np.random.Generator(np.random.Philox(key=key))
     return generator.random(delta.size, dtype=np.float32).reshape(delta.shape)

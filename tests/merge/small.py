@@ -59,7 +59,7 @@ def options_of(rule: specs.MergeRule, **given: Any) -> dict[str, Any]:
     """As the command resolves them, with a density that is no rule's default."""
     model = load_plugins().load_options(rule)
     defaults = model().model_dump() if model else {}
-    return {"density": 0.3, "seed": 7, "rank": N, **defaults, **given}
+    return {"density": 0.3, "seed": 7, "rank": N, "module": "module", **defaults, **given}
 
 
 def run(
