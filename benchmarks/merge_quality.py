@@ -49,6 +49,7 @@ class Plan:
     refined: int
     rounds: int
     rules: tuple[str, ...]
+    spaces: tuple[str, ...]
     docs: Path
 
     @property
@@ -60,13 +61,17 @@ class Plan:
         """Loads the base."""
         hub = self.adapters.hub
         (base,) = (record for record in hub.bases() if record.name == BASE)
-        return Bench(hub, Cells(self.home / "cells.jsonl"), Scorer(self.adapters, base))
+        scorer = Scorer(self.adapters, base)
+        # A folder for each process: several may score at once.
+        merged = self.home / f"merged-{os.getpid()}"
+        return Bench(hub, Cells(self.home / "cells.jsonl"), scorer, merged)
 
     def merges(self, seed: int) -> Iterator[Merge]:
         """Every merge with its defaults."""
         names = [f"{task.name}-{seed}" for task in self.adapters.tasks]
         for merge in defaults(names):
-            if not self.rules or merge.rule in self.rules:
+            chosen = not self.rules or merge.rule in self.rules
+            if chosen and (not self.spaces or merge.space in self.spaces):
                 yield merge
 
 
@@ -215,12 +220,21 @@ def make_plan(options: argparse.Namespace) -> Plan:
         # Two steps teach no exact answer, so that all is scored by chrF.
         tasks = [replace(task, metric="chrf") for task in TASKS[1:3]]
         adapters = Adapters(hub, tasks, steps=2, validation=4)
-        return Plan(adapters, (0,), 4, 2, 1, 1, ("linear", "ties"), hub.home)
+        return Plan(adapters, (0,), 4, 2, 1, 1, ("linear", "ties"), (), hub.home)
     rules = tuple(options.rules.split(",")) if options.rules else ()
+    spaces = tuple(options.spaces.split(",")) if options.spaces else ()
     seeds = tuple(int(seed) for seed in options.seeds.split(","))
     adapters = Adapters(hub, TASKS)
     return Plan(
-        adapters, seeds, options.rows, options.validation, options.refined, 2, rules, ROOT / "docs"
+        adapters,
+        seeds,
+        options.rows,
+        options.validation,
+        options.refined,
+        2,
+        rules,
+        spaces,
+        ROOT / "docs",
     )
 
 
@@ -236,6 +250,7 @@ def main() -> int:
     )
     parser.add_argument("--refined", type=int, default=4, help="merges refined (%(default)s)")
     parser.add_argument("--rules", help="only these, with commas between")
+    parser.add_argument("--spaces", help="only these, with commas between")
     parser.add_argument("--short", action="store_true", help="a tiny form of everything")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -33,9 +33,9 @@ class Task:
 
 TASKS = (
     Task("wordnet", "exact_match", steps=60, lr=1e-3),
-    Task("american", "exact_match", steps=45, lr=2e-3),
-    Task("spelling", "exact_match", steps=120, lr=2e-3),
-    Task("spoken", "chrf", steps=70, lr=2e-3),
+    Task("american", "exact_match", steps=45, lr=1.5e-3),
+    Task("spelling", "exact_match", steps=120, lr=1e-3),
+    Task("spoken", "chrf", steps=70, lr=1e-3),
 )
 
 

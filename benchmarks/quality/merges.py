@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,9 @@ class Bench:
     hub: Hub
     cells: Cells
     scorer: Scorer
+    merged: Path
+    """Where the last merged adapter lies."""
+    _made: list[tuple[Merge, int]] = field(default_factory=list)
 
     def adapters(self, seed: int) -> list[str]:
         """The names of the adapters of a seed, in the order of the weights."""
@@ -109,14 +112,18 @@ class Bench:
         known = self.known(merge, seed, part, rows)
         if known is not None:
             return known
-        with tempfile.TemporaryDirectory(prefix="adz-quality-") as folder:
-            out = Path(folder) / "merged"
+        # The scale multiplies the result: scales of one merge share it.
+        unscaled = replace(merge, scale=1.0)
+        if not self._made or self._made[-1] != (unscaled, seed):
+            self._made[:] = [(unscaled, seed)]
+            shutil.rmtree(self.merged, ignore_errors=True)
             try:
-                self.hub.merge(*self.adapters(seed), out=out, **merge.options())
+                self.hub.merge(*self.adapters(seed), out=self.merged, **unscaled.options())
             except AdzError as error:
+                self._made.clear()
                 print(f"{merge.label}: {error}", flush=True)
                 return None
-            points = self.scorer.points(out, part, rows)
+        points = self.scorer.points(self.merged, part, rows, scale=merge.scale)
         self.cells.put(self._key(merge, seed, part, rows), points)
         return points
 

@@ -87,11 +87,12 @@ class Scorer:
         rows: int,
         *,
         shots: int = 0,
+        scale: float = 1.0,
         only: Sequence[str] | None = None,
     ) -> Points:
         """Points of the adapter in `directory` (None: the base alone) on `rows` rows of each task,
-        or of the tasks named in `only`."""
-        self.fold(directory)
+        or of the tasks named in `only`; `scale` multiplies the adapter."""
+        self.fold(directory, scale)
         return {
             task.name: self._score(task, self._rows(task, part, rows, shots))
             for task in self.tasks
@@ -138,14 +139,14 @@ class Scorer:
         return answers
 
     @torch.no_grad()
-    def fold(self, directory: Path | None) -> Any:
+    def fold(self, directory: Path | None, scale: float = 1.0) -> Any:
         """The model with the adapter in `directory` in its weights, or as it was for None."""
         parameters = dict(self._model.named_parameters())
         deltas = dict(updates(directory)) if directory else {}
         for name in self._changed - deltas.keys():
             parameters[name].copy_(self._plain[name])
-        for name, (b, a, scale) in deltas.items():
-            torch.addmm(self._plain[name], b, a, alpha=scale, out=parameters[name].data)
+        for name, (b, a, own) in deltas.items():
+            torch.addmm(self._plain[name], b, a, alpha=own * scale, out=parameters[name].data)
         self._changed = set(deltas)
         return self._model
 
