@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -121,8 +122,8 @@ def tune(plan: Plan) -> None:
         if best is not None:
             same[answers] = best
             value, chosen = best
-            settings = {"scale": chosen.scale, "density": chosen.density}
-            found[merge.label] = (value, replace(merge, **settings))
+            chosen = replace(merge, scale=chosen.scale, density=chosen.density)
+            found[merge.label] = (value, chosen)
     order = sorted(found, key=lambda label: -found[label][0])
     for label in order[: plan.refined]:
         found[label] = refine(found[label][1], objective, plan.rounds) or found[label]
@@ -138,9 +139,14 @@ def tuned(plan: Plan) -> dict[str, Merge]:
     order = sorted(chosen, key=lambda label: -chosen[label]["goodness"])
     found = {}
     for label in order:
-        values = chosen[label]["merge"]
-        found[label] = Merge(**{**values, "weights": tuple(values["weights"])})
+        found[label] = merge_from(chosen[label]["merge"])
     return found
+
+
+def merge_from(values: dict[str, Any]) -> Merge:
+    """A merge as it was written as JSON, which has lists only."""
+    pairs = tuple((name, value) for name, value in values["own"])
+    return Merge(**{**values, "weights": tuple(values["weights"]), "own": pairs})
 
 
 def test(plan: Plan) -> None:

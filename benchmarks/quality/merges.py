@@ -27,6 +27,8 @@ class Merge:
     rank: str
     scale: float
     compat: str | None = None
+    own: tuple[tuple[str, float], ...] = ()
+    """The options of the rule's own."""
 
     @property
     def label(self) -> str:
@@ -54,6 +56,7 @@ class Merge:
     def options(self) -> dict[str, Any]:
         """Keyword arguments for `Hub.merge`."""
         given = asdict(self)
+        given["options"] = dict(given.pop("own"))
         if not self.described.weighted:
             del given["weights"]
         return {name: value for name, value in given.items() if value is not None}
@@ -77,6 +80,7 @@ def default_of(
     """The merge that `adz merge` plans when nothing else is given."""
     recipe = MergeRecipe(adapters=tuple(adapters), rule=rule, space=space, compat=compat)
     choice = choose(recipe)
+    own = choice.options.keys() - {"density", "seed"}
     return Merge(
         rule=rule,
         space=choice.space.name,
@@ -85,6 +89,7 @@ def default_of(
         rank=choice.rule.default_rank,
         scale=choice.scale,
         compat=compat,
+        own=tuple((name, choice.options[name]) for name in sorted(own)),
     )
 
 
