@@ -23,6 +23,7 @@ MERGE_OPTIONS = frozenset(
         "option",
         "out",
         "rank",
+        "round-rank",
         "rule",
         "scale",
         "seed",

@@ -20,7 +20,8 @@ from adapterhub.merge.operands import (
     find_operands,
     result_base,
 )
-from adapterhub.merge.plan import Choice, Shapes, choose, shape
+from adapterhub.merge.plan import Choice, Shapes, choose
+from adapterhub.merge.ranks import find_shapes
 from adapterhub.merge.recipe import MergeRecipe
 from adapterhub.merge.result import MergeResult
 from adapterhub.protocols import Registry
@@ -86,7 +87,7 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
     if choice.space.moments:
         for operand, adapter in zip(operands, adapters, strict=True):
             adapter.moments = open_moments(operand, adapter.modules, registry)
-    shapes = shape(choice, adapters, recipe.rank)
+    shapes = find_shapes(recipe, choice, adapters)
     return PreparedMerge(recipe, name, operands, adapters, base, choice, shapes)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_ENERGY = re.compile(r"energy=([0-9]+\.?[0-9]*|\.[0-9]+)")
 
 
 class MergeRecipe(BaseModel):
@@ -23,8 +26,11 @@ class MergeRecipe(BaseModel):
     )
     density: float | None = Field(None, gt=0, le=1, description="The share of elements kept.")
     rank: int | str | None = Field(
-        None, description="The result's rank: max or sum of the adapters' ranks, or a number."
+        None,
+        description="The result's rank: max or sum of the adapters' ranks, a number, or "
+        "energy=0.99 for the least that keeps this share of every module's squared norm.",
     )
+    round_rank: bool = Field(False, description="Round the rank up to one that vLLM serves.")
     seed: int = Field(0, ge=0, description="Keys the random numbers of a rule.")
     space: str | None = Field(None, description="The coordinates in which the rule runs.")
     compat: str | None = Field(None, description="Compute as a peer does: peft, mergekit, paper.")
@@ -58,8 +64,19 @@ class MergeRecipe(BaseModel):
     def _read_rank(cls, value: Any) -> Any:
         if value is None or value in ("sum", "max"):
             return value
+        if isinstance(value, str) and _ENERGY.fullmatch(value):
+            if not 0 < float(value.removeprefix("energy=")) <= 1:
+                raise ValueError("the energy is a share of the squared norm, above 0 and at most 1")
+            return value
         if isinstance(value, str) and value.isdecimal():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError("the rank is max, sum or a whole number above 0")
+            raise ValueError("the rank is max, sum, energy=SHARE or a whole number above 0")
         return value
+
+    @property
+    def energy(self) -> float | None:
+        """The share that the rank must keep, where that is what `rank` says."""
+        if isinstance(self.rank, str) and self.rank.startswith("energy="):
+            return float(self.rank.removeprefix("energy="))
+        return None
