@@ -84,7 +84,7 @@ class TrainingOptions(_Options):
     # Left out at 0, so that a recipe without it is the same as ever.
     input_moments: int = Field(default=0, ge=0, strict=True, exclude_if=lambda rank: rank == 0)
     """Keeps the second moment of each adapted module's inputs at this rank, for `adz merge
-    --rule regmean`; 0: does not. 32 takes a few MB."""
+    --regmean`; 0: does not. 32 takes a few MB."""
 
 
 class TrainRecipe(_Options):

@@ -35,6 +35,6 @@ class Regmean(_Options):
     """Of `regmean`."""
 
     shrinkage: float = Field(
-        0.9, ge=0, le=1, description="The share of the moments off the diagonal that is kept."
+        1.0, ge=0, le=1, description="The share of the moments off the diagonal that is kept."
     )
     ridge: float = Field(1e-6, ge=0, description="Added to the diagonal, as a share of its mean.")
