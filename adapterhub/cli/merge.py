@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from adapterhub.cli.output import TerminalProgress, json_option, print_result
 
 if TYPE_CHECKING:
     from adapterhub.merge.recipe import MergeRecipe
-    from adapterhub.merge.result import MergeResult
 
 _FILE = click.Path(path_type=Path)
 _TUNE_OPTIONS = ("data", "test", "metric", "trials", "minutes", "limit")
@@ -62,7 +62,10 @@ def _choose_rule(ctx: click.Context, name: str | None) -> None:
 @click.option("--weights", help="A number for each, such as 0.7,0.3; 1/n by default.")
 @click.option("--scale", type=float, help="Multiplies the result; 1 by default.")
 @click.option("--density", type=float, help="The share of elements kept, above 0 and at most 1.")
-@click.option("--rank", help="The result's rank: max or sum of theirs, or a number.")
+@click.option("--rank", help="The result's: max or sum of theirs, a number, or energy=0.99.")
+@click.option(
+    "--round-rank", is_flag=True, default=None, help="Round it up to one that vLLM serves."
+)
 @click.option("--seed", type=int, help="Keys the random numbers of a rule; 0 by default.")
 @click.option("--space", help="The coordinates in which the rule runs.")
 @click.option("--compat", help="Compute as a peer does: peft, mergekit or paper.")
@@ -109,6 +112,7 @@ def command(
     The result needs no base model, and the error of its compression is printed. Weights are
     never normalised silently.
     """
+    from adapterhub.cli.merge_report import describe_merge
     from adapterhub.config import validate
     from adapterhub.merge.recipe import MergeRecipe
 
@@ -124,12 +128,11 @@ def command(
 
     progress = TerminalProgress()
     result = merge(recipe, open_registry(), progress, dry_run=dry_run)
-    if result.warning:
-        progress.warn(result.warning)
-    print_result(result.as_dict(), _describe(result), as_json=as_json)
+    _show(result.warnings, result.as_dict(), describe_merge(result), progress, as_json=as_json)
 
 
 def _tune(recipe: MergeRecipe, options: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
+    from adapterhub.cli.merge_report import describe_merge
     from adapterhub.cli.tune_report import describe_tuning
     from adapterhub.config import validate
     from adapterhub.errors import usage_error
@@ -141,9 +144,23 @@ def _tune(recipe: MergeRecipe, options: dict[str, Any], *, dry_run: bool, as_jso
     from adapterhub.plugins import open_registry
     from adapterhub.tune.pipeline import tune
 
-    result = tune(recipe, tuning, open_registry(), TerminalProgress())
-    text = f"{describe_tuning(result)}\n\n{_describe(result.merged)}"
-    print_result(result.as_dict(), text, as_json=as_json)
+    progress = TerminalProgress()
+    result = tune(recipe, tuning, open_registry(), progress)
+    text = f"{describe_tuning(result)}\n\n{describe_merge(result.merged)}"
+    _show(result.merged.warnings, result.as_dict(), text, progress, as_json=as_json)
+
+
+def _show(
+    warnings: Sequence[str],
+    value: dict[str, Any],
+    text: str,
+    progress: TerminalProgress,
+    *,
+    as_json: bool,
+) -> None:
+    print_result(value, text, as_json=as_json)
+    for warning in warnings:
+        progress.warn(warning)
 
 
 def _take_tuning(values: dict[str, Any], explicit: set[str]) -> None:
@@ -188,23 +205,3 @@ def _values(
         values["rule"] = rules.pop()
     _take_tuning(values, given.keys() - defaults)
     return values
-
-
-def _describe(result: MergeResult) -> str:
-    parts = [f"{a} * {w:.6g}" for a, w in zip(result.adapters, result.weights, strict=True)]
-    facts = {**({"scale": f"{result.scale:.6g}"} if result.scale != 1 else {}), **result.options}
-    options = "".join(f", {key} {value}" for key, value in facts.items())
-    lines = [
-        f"{result.rule} of {' + '.join(parts)} (space {result.space}{options})",
-        f"{result.modules} modules, rank {result.rank}, {result.parameters / 1e6:,.2f}M parameters",
-    ]
-    if result.relative_error is not None:
-        measured = "Frobenius" if result.error_of == "weights" else "of the outputs"
-        lines.append(f"relative error {result.relative_error:.3g} ({measured}, all modules)")
-        if result.relative_error >= 1e-6:
-            lines += [f"  {error:.3g}  {module}" for module, error in result.largest]
-    if result.version:
-        lines.append(f"{result.version.reference}  {result.version.digest}")
-    elif result.directory:
-        lines.append(str(result.directory))
-    return "\n".join(lines)

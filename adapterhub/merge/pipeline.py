@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from adapterhub.merge.diagnostics import diagnose, imbalance, level
 from adapterhub.merge.engine import merge_modules, relative_error
 from adapterhub.merge.output import adapter_writer, staged, write_config
+from adapterhub.merge.prediction import TOLERABLE, cure, predict
 from adapterhub.merge.prepare import PreparedMerge, prepare
 from adapterhub.merge.recipe import MergeRecipe
 from adapterhub.merge.record import manifest_of, write_errors
 from adapterhub.merge.result import MergeResult
+from adapterhub.merge.silent import Silent
 from adapterhub.protocols import Progress, Registry
 from adapterhub.staging import home_staging, staging_folder
 
@@ -31,8 +34,21 @@ def merge(
     if not prepared.base.digests:
         progress.note("base not checked: a directory does not say it, --base NAME does")
     if dry_run:
-        return prepared.result
+        return look_ahead(prepared, progress)
     return store(prepared, registry, progress)
+
+
+def look_ahead(prepared: PreparedMerge, progress: Progress) -> MergeResult:
+    """What is known before anything is written: the adapters among each other, and the error."""
+    diagnosis = diagnose(prepared, progress)
+    prediction = predict(prepared, progress)
+    lines = (level(diagnosis.norms, prepared), cure(prepared, prediction.error, prediction))
+    return replace(
+        prepared.result,
+        diagnosis=diagnosis,
+        prediction=prediction,
+        warnings=tuple(line for line in lines if line),
+    )
 
 
 def store(
@@ -50,13 +66,13 @@ def store(
     out = prepared.recipe.out
     if out is not None:
         with staged(out) as directory:
-            result = run(prepared, directory, progress)
+            result = _advised(prepared, run(prepared, directory, progress))
         return replace(result, directory=out)
     with staging_folder(home_staging()) as folder:
         payload, beside = folder / "payload", folder / "artifacts"
         payload.mkdir()
         beside.mkdir()
-        result = run(prepared, payload, progress)
+        result = _advised(prepared, run(prepared, payload, progress))
         write_errors(result.errors, beside)
         for name, text in artifacts.items():
             (beside / name).write_text(text, encoding="utf-8")
@@ -85,3 +101,11 @@ def run(prepared: PreparedMerge, directory: Path, progress: Progress) -> MergeRe
         relative_error=relative_error(errors),
         errors=tuple((e.module, e.relative) for e in errors),
     )
+
+
+def _advised(prepared: PreparedMerge, result: MergeResult) -> MergeResult:
+    lines = [imbalance(prepared)]
+    error = result.relative_error or 0.0
+    if error > TOLERABLE:
+        lines.append(cure(prepared, error, predict(prepared, Silent())))
+    return replace(result, warnings=tuple(line for line in lines if line))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from adapterhub.manifest import Version
 
-# More than this lost is worth a warning, if a higher rank can cure it.
-_TOLERABLE = 0.1
+if TYPE_CHECKING:
+    from adapterhub.merge.diagnostics import Diagnosis
+    from adapterhub.merge.prediction import Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +38,14 @@ class MergeResult:
     errors: tuple[tuple[str, float], ...] = ()
     version: Version | None = None
     directory: Path | None = None
+    warnings: tuple[str, ...] = ()
+    diagnosis: Diagnosis | None = None
+    prediction: Prediction | None = None
 
     @property
     def largest(self) -> tuple[tuple[str, float], ...]:
         """The five modules that lost most, and what share."""
         return tuple(sorted(self.errors, key=lambda pair: (-pair[1], pair[0]))[:5])
-
-    @property
-    def warning(self) -> str | None:
-        """One line where much was lost and an option can cure it."""
-        if (self.relative_error or 0) <= _TOLERABLE or self.rank >= self.possible:
-            return None
-        higher = min(self.possible, 2 * self.rank)
-        return f"rank {self.rank} lost {self.relative_error:.1%}: --rank {higher} loses less"
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -71,5 +67,7 @@ class MergeResult:
             "digest": self.version.digest if self.version else None,
             "payload": self.version.manifest.payload if self.version else None,
             "directory": str(self.directory) if self.directory else None,
-            "warning": self.warning,
+            "warnings": list(self.warnings),
+            "diagnosis": self.diagnosis.as_dict() if self.diagnosis else None,
+            "prediction": self.prediction.as_dict() if self.prediction else None,
         }

@@ -19,6 +19,7 @@ from adapterhub.merge.operands import Operand
 from adapterhub.merge.pipeline import run, store
 from adapterhub.merge.prepare import PreparedMerge, default_name, prepare
 from adapterhub.merge.recipe import MergeRecipe
+from adapterhub.merge.silent import Silent
 from adapterhub.protocols import Progress, Registry
 from adapterhub.staging import home_staging, staging_folder
 from adapterhub.tune.recipe import TuneRecipe
@@ -34,7 +35,6 @@ from adapterhub.tune.result import (
 from adapterhub.tune.rows import Parts, read_parts
 from adapterhub.tune.scorer import Scorer, TaskScore, load_metric
 from adapterhub.tune.search import best_of, search
-from adapterhub.tune.silent import Silent
 from adapterhub.tune.space import search_space
 
 

@@ -15,11 +15,11 @@ from adapterhub.evaluate.questions import Subject, make_questions, reference_of
 from adapterhub.evaluate.tasks import EvaluationTask
 from adapterhub.manifest import BaseRecord
 from adapterhub.merge.record import shared
+from adapterhub.merge.silent import Silent
 from adapterhub.models import load_tokenizer
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Registry
 from adapterhub.tune.recipe import TuneRecipe
-from adapterhub.tune.silent import Silent
 
 
 @dataclass(frozen=True, slots=True)

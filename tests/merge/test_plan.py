@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +47,9 @@ def test_usage_errors(
     [
         ({"density": 0}, r"density: input should be greater than 0, got 0"),
         ({"density": 1.5}, r"density: input should be less than or equal to 1, got 1\.5"),
-        ({"rank": 0}, r"rank: the rank is max, sum or a whole number above 0, got 0"),
-        ({"rank": "big"}, r"rank: the rank is max, sum or a whole number"),
-        ({"rank": True}, r"rank: the rank is max, sum or a whole number"),
+        ({"rank": 0}, r"rank: the rank is max, sum, energy=SHARE or a whole number above 0, got 0"),
+        ({"rank": "big"}, r"rank: the rank is max, sum, energy=SHARE or a whole number"),
+        ({"rank": True}, r"rank: the rank is max, sum, energy=SHARE or a whole number"),
         ({"weights": "a,b"}, r"weights: weights are numbers with commas between"),
         ({"weights": [1, float("nan")]}, r"weights: weights must be finite"),
         ({"seed": -1}, r"seed: "),
@@ -147,7 +148,30 @@ def test_a_warning_only_where_an_option_cures(
     loras = [make_lora("a", seed=1), make_lora("b", seed=2)]
     compressed = run_merge(*loras, rank=2)
     assert compressed.relative_error > 0.1
-    assert "--rank 4" in compressed.warning
-    assert run_merge(*loras, rank=4).relative_error < compressed.relative_error
-    assert run_merge(*loras).warning is None
-    assert run_merge(*loras, rule="ties", rank=24).warning is None
+    (warning,) = compressed.warnings
+    named = int(re.search(r"--rank (\d+) loses", warning)[1])  # type: ignore[index]
+    assert run_merge(*loras, rank=named).relative_error < 0.1
+    assert run_merge(*loras).warnings == ()
+    assert run_merge(*loras, rule="ties", rank=24).warnings == ()
+
+
+def test_another_space_where_no_rank_cures(make_lora: Any, run_merge: Callable[..., Any]) -> None:
+    shapes = {"model.layers.0.mlp.up_proj": (900, 880)}
+    loras = [make_lora(n, seed=s, shapes=shapes, rank=2) for s, n in enumerate("ab")]
+    merged = run_merge(*loras, rule="ties", space="dense")
+    assert merged.relative_error > 0.1
+    (warning,) = merged.warnings
+    named = re.search(r"--space (\w+) loses", warning)[1]  # type: ignore[index]
+    assert run_merge(*loras, rule="ties", space=named).relative_error < 0.1
+
+
+def test_a_line_where_the_norms_differ_much(make_lora: Any, run_merge: Callable[..., Any]) -> None:
+    loras = [make_lora("small", seed=1, scale=0.1), make_lora("large", seed=2, scale=3.0)]
+    (warning,) = run_merge(*loras).warnings
+    weights = [float(w) for w in re.search(r"--weights (\S+) ", warning)[1].split(",")]  # type: ignore[index]
+    norms = [
+        sum(float((delta**2).sum()) for delta in lora.deltas.values()) ** 0.5 for lora in loras
+    ]
+    assert sum(weights) == pytest.approx(1, abs=2e-3)
+    assert weights[0] * norms[0] == pytest.approx(weights[1] * norms[1], rel=0.02)
+    assert run_merge(*loras, weights="0.5,0.5").warnings == ()
