@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write what the documentation takes from the code, from commands and from the demo's record.
 
-scripts/build_docs.py                       the two references, and the README's table
+scripts/build_docs.py                       the references, and the README's table
 scripts/build_docs.py --check               fail when one of them is not up to date
 scripts/build_docs.py --record-demo .demo   take over the table that the demo printed
 scripts/build_docs.py --run docs/page.md    run the page's `$` lines and insert their output
@@ -21,8 +21,9 @@ from pathlib import Path
 
 import click
 
-from adapterhub import hookspecs
+from adapterhub import hookspecs, specs
 from adapterhub.cli import COMMANDS, adz
+from adapterhub.plugins import C, load_plugins
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_TABLE = ROOT / "docs" / "demo-table.txt"
@@ -72,6 +73,54 @@ def hook_reference() -> str:
     return "\n".join(parts)
 
 
+def merge_reference() -> str:
+    """Every merge rule and space: what it can be told, and its documentation."""
+    plugins = load_plugins()
+    parts = [GENERATED, "# Merge rules and spaces\n", inspect.cleandoc(_MERGING) + "\n"]
+    parts.append("## Rules\n")
+    for rule in _own(specs.MergeRule):
+        first, *others = rule.spaces
+        spaces = ", ".join([f"`{first}` (default)", *(f"`{name}`" for name in others)])
+        density = f", density {rule.default_density:g}" if "density" in rule.parameters else ""
+        lines = [
+            f"### {rule.name}\n\n{rule.summary}.\n",
+            f"- spaces: {spaces}; default: rank `{rule.default_rank}`{density}",
+            f"- negative weights: {'yes' if rule.negative_weights else 'no'}",
+        ]
+        model = plugins.load_options(rule)
+        for name, field in model.model_fields.items() if model else ():
+            lines.append(f"- `-o options.{name}={field.default}`: {field.description}")
+        if rule.compat:
+            lines.append("- `--compat`: " + ", ".join(f"`{v.peer}`" for v in rule.compat))
+        parts.append("\n".join(lines) + "\n\n" + _documentation(rule))
+    parts.append("## Spaces\n")
+    for space in _own(specs.MergeSpace):
+        parts.append(f"### {space.name}\n\n{space.summary}.\n\n{_documentation(space)}")
+    return "\n".join(parts)
+
+
+_MERGING = """
+    A merge is a rule in a space, module by module. Weights are 1/n where none are given, and are
+    never normalised silently. Multiplying all of them multiplies the result, in every rule but
+    `regmean`. A rule's own options are given as `-o options.NAME=VALUE`, or in a recipe below
+    `options`.
+"""
+
+
+def _own(kind: type[C]) -> list[C]:
+    own = (p.component for p in load_plugins().provided(kind)
+           if p.plugin.distribution == "adapterhub")  # fmt: skip
+    return sorted((c for c in own if isinstance(c, kind)), key=lambda c: c.name)
+
+
+def _documentation(component: specs.Component) -> str:
+    """The docstrings of the implementation's module and of itself."""
+    found = load_plugins().load_implementation(component)
+    module = sys.modules[found.__module__]
+    texts = [inspect.getdoc(module), inspect.getdoc(found)]
+    return "```text\n" + "\n\n".join(text for text in texts if text) + "\n```\n"
+
+
 def readme() -> str:
     """The README with the table that the demo printed, where it was recorded."""
     text = README.read_text(encoding="utf-8")
@@ -84,6 +133,7 @@ def pages() -> dict[Path, str]:
     found = {
         ROOT / "docs" / "reference" / "commands.md": command_reference(),
         ROOT / "docs" / "reference" / "hooks.md": hook_reference(),
+        ROOT / "docs" / "reference" / "merging.md": merge_reference(),
     }
     if DEMO_TABLE.exists():
         found[README] = readme()

@@ -18,7 +18,8 @@ def dare(
     options: Mapping[str, Any],
 ) -> torch.Tensor:
     """Options: density, the share of the elements kept, each divided by the density, so that the
-    expectation is the weighted sum; seed, which the coordinates' random numbers are keyed by."""
+    expectation is the weighted sum; seed, which the coordinates' random numbers are keyed by.
+    Weights are those of the sum, of any sign."""
     density = options["density"]
     merged = torch.zeros_like(deltas[0])
     for adapter, (delta, weight) in enumerate(zip(deltas, weights, strict=True)):

@@ -1,4 +1,4 @@
-"""Iso-C: the weighted sum with a flat spectrum (arXiv:2502.04959, section 4.2)."""
+"""Iso-C: the weighted sum with a flat spectrum (arXiv:2502.04959)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Iso-CTS: a flat spectrum in common and task-specific subspaces (arXiv:2502.04959, section 4.3).
+"""Iso-CTS: a flat spectrum in common and task-specific subspaces (arXiv:2502.04959).
 
 The weakest directions of the weighted sum give way to the strongest ones of each adapter outside
 the others.

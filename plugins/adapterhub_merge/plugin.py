@@ -15,6 +15,13 @@ _TORCH: dict[str, Any] = {"requires": ("torch",), "install_hint": "pip install '
 def adapterhub_merge_spaces() -> Iterator[specs.MergeSpace]:
     """The coordinates in which rules run."""
     yield specs.MergeSpace(
+        name="concat",
+        summary="The factors beside each other, as they are",
+        impl="adapterhub_merge.concat:concat",
+        ranks="sum",
+        **_TORCH,
+    )
+    yield specs.MergeSpace(
         name="core",
         summary="Shared orthonormal bases of all factors: small, exact for sums",
         impl="adapterhub_merge.core:core",
@@ -36,24 +43,10 @@ def adapterhub_merge_spaces() -> Iterator[specs.MergeSpace]:
         **_TORCH,
     )
     yield specs.MergeSpace(
-        name="knots",
-        summary="The right singular vectors of the updates side by side (KnOTS)",
-        impl="adapterhub_merge.knots:knots",
-        ranks="up-to-sum",
-        **_TORCH,
-    )
-    yield specs.MergeSpace(
-        name="pico",
-        summary="The core, with directions that many adapters share calibrated (Pico)",
-        impl="adapterhub_merge.pico:pico",
-        ranks="up-to-sum",
-        **_TORCH,
-    )
-    yield specs.MergeSpace(
-        name="concat",
-        summary="The factors beside each other, as they are",
-        impl="adapterhub_merge.concat:concat",
-        ranks="sum",
+        name="factors",
+        summary="The factors A and B, each by itself, as PEFT merges (--compat peft)",
+        impl="adapterhub_merge.compat.factors:factors",
+        ranks="equal",
         **_TORCH,
     )
     yield specs.MergeSpace(
@@ -65,10 +58,17 @@ def adapterhub_merge_spaces() -> Iterator[specs.MergeSpace]:
         **_TORCH,
     )
     yield specs.MergeSpace(
-        name="factors",
-        summary="The factors A and B, each by itself, as PEFT merges (--compat peft)",
-        impl="adapterhub_merge.compat.factors:factors",
-        ranks="equal",
+        name="knots",
+        summary="The right singular vectors of the updates side by side (KnOTS)",
+        impl="adapterhub_merge.knots:knots",
+        ranks="up-to-sum",
+        **_TORCH,
+    )
+    yield specs.MergeSpace(
+        name="pico",
+        summary="The core, with directions that many adapters share calibrated (Pico)",
+        impl="adapterhub_merge.pico:pico",
+        ranks="up-to-sum",
         **_TORCH,
     )
     yield specs.MergeSpace(
@@ -179,6 +179,14 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         **_TORCH,
     )
     yield specs.MergeRule(
+        name="pico",
+        summary="The weighted sum, directions that many adapters share counting less",
+        impl="adapterhub_merge.linear:linear",
+        spaces=("pico",),
+        default_rank="sum",
+        **_TORCH,
+    )
+    yield specs.MergeRule(
         name="regmean",
         summary="The least error of the outputs, each adapter on its own inputs (RegMean)",
         impl="adapterhub_merge.linear:linear",
@@ -186,14 +194,6 @@ def adapterhub_merge_rules() -> Iterator[specs.MergeRule]:
         spaces=("inputs",),
         default_rank="sum",
         negative_weights=False,
-        **_TORCH,
-    )
-    yield specs.MergeRule(
-        name="pico",
-        summary="The weighted sum, directions that many adapters share counting less",
-        impl="adapterhub_merge.linear:linear",
-        spaces=("pico",),
-        default_rank="sum",
         **_TORCH,
     )
     yield specs.MergeRule(
