@@ -81,7 +81,7 @@ class ModuleMerger:
                 module=module,
                 whole=self._choice.rule.kind != "elementwise",
             )
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise _not_finite(self._choice, module) from None
         merged = _scaled(merged, self._choice.scale)
         if not (is_finite(merged.a) and is_finite(merged.b)):
