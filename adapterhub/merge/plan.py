@@ -45,7 +45,7 @@ def choose(recipe: MergeRecipe) -> Choice:
     if space_name not in rule.spaces:
         raise usage_error(
             f"the rule {rule.name!r} does not run in the space {space_name!r}",
-            "it runs in " + ", ".join(rule.spaces),
+            "it runs in " + ", ".join(rule.spaces) + _where_peers_run(rule, space_name),
         )
     count = len(recipe.adapters)
     if count < 2:
@@ -53,6 +53,11 @@ def choose(recipe: MergeRecipe) -> Choice:
     if rule.kind == "pairwise" and count != 2:
         raise usage_error(f"the rule {rule.name!r} takes two adapters, {count} are given")
     return Choice(rule, space, _weights(recipe, rule), _options(recipe, rule), recipe.scale)
+
+
+def _where_peers_run(rule: specs.MergeRule, space: str) -> str:
+    peers = [variant.peer for variant in rule.compat if space in variant.spaces]
+    return f", with --compat {peers[0]} there" if peers else ""
 
 
 def _as_peer(rule: specs.MergeRule, peer: str) -> specs.MergeRule:
@@ -69,9 +74,10 @@ def _as_peer(rule: specs.MergeRule, peer: str) -> specs.MergeRule:
 def _weights(recipe: MergeRecipe, rule: specs.MergeRule) -> tuple[float, ...]:
     count = len(recipe.adapters)
     if not rule.weighted:
-        if recipe.weights is not None:
+        ones = (1.0,) * count
+        if recipe.weights not in (None, ones):
             raise usage_error(f"the rule {rule.name!r} has no weights here", "leave them away")
-        return (1.0,) * count
+        return ones
     if recipe.weights is None:
         return (1 / count,) * count
     if len(recipe.weights) != count:

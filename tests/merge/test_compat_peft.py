@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapterhub.errors import AdzError
+from adapterhub.plugins import open_registry
 from adapterhub_merge.coordinates import FactorCoordinates
 
 from .peft_models import NAMES, add_weighted, factors_of, load_all, lora_modules, random_lora
@@ -216,3 +217,27 @@ def test_a_rule_without_a_variant(equal: list[Path], run_merge: Callable[..., An
     assert "peft, mergekit, paper" in error.value.hint
     with pytest.raises(AdzError, match=r"'cat' has no --compat mergekit"):
         run_merge(*equal, rule="cat", compat="mergekit")
+
+
+def test_a_space_of_peers_only(equal: list[Path], run_merge: Callable[..., Any]) -> None:
+    with pytest.raises(
+        AdzError, match=r"not run in the space 'factors' .*with --compat peft there"
+    ):
+        run_merge(*equal, rule="ties", space="factors")
+    with pytest.raises(AdzError, match=r"not run in the space 'core' \(it runs in factors, svd\)"):
+        run_merge(*equal, rule="ties", space="core", compat="peft")
+
+
+@pytest.mark.parametrize("peer", ["peft", "mergekit", "paper"])
+def test_the_manifest_says_which_peer_and_the_same_comes_out_again(
+    peer: str, commit_adapter: Any, adz: Any
+) -> None:
+    for number, name in enumerate("ab"):
+        commit_adapter(name, seed=number)
+    done = adz("merge", "--ties", "--compat", peer, "a", "b", "--json")
+    assert done.code == 0, done.err
+    version = open_registry().resolve("a-b-ties")
+    assert version.manifest.recipe["compat"] == peer
+    assert "adapterhub" in version.manifest.environment
+    again = adz("rebuild", "a-b-ties", "--json")
+    assert again.code == 0, again.err
