@@ -50,9 +50,8 @@ def write_vocabulary(writer: GGUFWriter, directory: Path, size: int) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-    # llama.cpp refuses to load an empty list, but takes a file without one.
-    if merges:
-        writer.add_token_merges(merges)
+    # llama.cpp wants a list, and GGUF has no empty ones: this pair never meets.
+    writer.add_token_merges(merges or ["[PAD] [PAD]"])
     SpecialVocab(directory, n_vocab=size).add_to_gguf(writer, quiet=True)
 
 
