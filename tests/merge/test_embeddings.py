@@ -16,6 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from adapterhub.errors import AdzError
+from adapterhub.plugins import open_registry
 
 from .peft_models import add_weighted, factors_of, load_all, load_base, lora_modules, random_lora
 
@@ -176,3 +177,14 @@ def test_an_embedding_in_one_and_a_linear_layer_in_the_other(
         AdzError, match=r"is an embedding in \S*/b and a linear layer in \S*/linear"
     ):
         run_merge(path, loras[1])
+
+
+def test_versions_of_the_registry(loras: list[Path], tiny_base: Any, adz: Any) -> None:
+    for path in loras[:2]:
+        done = adz("import", path, "--base", "tiny", "--name", path.name)
+        assert done.code == 0, done.err
+    done = adz("merge", "a", "b", "--name", "both")
+    assert done.code == 0, done.err
+    version = open_registry().resolve("both")
+    stored = load_file(open_registry().path(version) / "adapter_model.safetensors")
+    assert f"base_model.model.{EMBEDDING}.lora_embedding_A" in stored
