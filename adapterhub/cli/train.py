@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 @click.option("--name", help="The adapter's name; made from the data file's when not given.")
 @click.option("--quantizer", help="How the base is held: nf4 (QLoRA), int8.")
 @click.option("--format", "format_name", help="The rows' format; recognised when not given.")
+@click.option(
+    "--input-moments",
+    type=int,
+    metavar="RANK",
+    help="Keep what adz merge --regmean needs; 32 takes a few MB.",
+)
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="A recipe in YAML.")
 @click.option(
     "-o",
@@ -41,6 +47,7 @@ def command(
     name: str | None,
     quantizer: str | None,
     format_name: str | None,
+    input_moments: int | None,
     config: Path | None,
     overrides: tuple[str, ...],
     dry_run: bool,
@@ -62,6 +69,7 @@ def command(
         "name": name,
         "quantizer.name": quantizer,
         "data.format": format_name,
+        "training.input_moments": input_moments,
     }
     values = _merged(config, overrides, flags)
     recipe = validate(TrainRecipe, values)

@@ -31,7 +31,7 @@ def open_moments(operand: Operand, modules: Iterable[str], registry: Registry) -
     if file is None:
         raise AdzError(
             f"{operand.label} has no input moments",
-            "train it with -o training.input_moments=32",
+            "train it with --input-moments 32",
         )
     for module in modules:
         if module not in file:

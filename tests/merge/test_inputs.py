@@ -227,7 +227,7 @@ def test_an_adapter_without_moments_is_named_with_the_cure(
     keep_moments(one, one.path, 1)
     with pytest.raises(AdzError, match="b has no input moments") as caught:
         run_merge(one, other, rule="regmean")
-    assert caught.value.hint == "train it with -o training.input_moments=32"
+    assert caught.value.hint == "train it with --input-moments 32"
     assert not list(tmp_path.glob("merged-*"))
     with pytest.raises(AdzError, match="has no negative weights"):
         run_merge(one, other, rule="regmean", weights=(1, -1))

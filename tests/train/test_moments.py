@@ -162,6 +162,16 @@ def test_a_method_that_cannot_be_merged_has_no_use_for_moments(plan_for: Any) ->
         plan_for(method="prefix", training={"input_moments": 8})
 
 
+def test_the_flag_sets_the_option(adz: Any, registry: Registry, data_file: Path) -> None:
+    given = ("train", "--base", "tiny", "--data", data_file, "--dry-run", "--json")
+    recipe = json.loads(adz(*given, "--input-moments", "8").out)["recipe"]
+    assert recipe["training"]["input_moments"] == 8
+    assert "input_moments" not in json.loads(adz(*given).out)["recipe"]["training"]
+    refused = adz(*given, "-o", "training.input_moments=true")
+    assert refused.code == 2
+    assert "training.input_moments" in refused.err
+
+
 def test_moments_of_another_width_or_with_nan_are_refused(
     trained: Trained, registry: Registry, tmp_path: Path
 ) -> None:
