@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,7 @@ from adapterhub import specs
 from adapterhub.convert.logits import compare_logits
 from adapterhub.convert.prompts import choose_prompts
 from adapterhub.convert.result import LogitCheck
-from adapterhub.convert.source import Source
+from adapterhub.convert.source import Source, base_changing_init
 from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseRecord
 from adapterhub.models import load_base, load_tokenizer, share_weights
@@ -39,7 +40,7 @@ class Models:
     def check(self, source: Source, result: Path, data: Path | None) -> LogitCheck:
         """The logits of the adapter beside those of the LoRA in `result`."""
         prompts = choose_prompts(source, data, load_tokenizer(self.record))
-        plain = _open(self.method, self.base, result, source.label)
+        plain = _open(self.method, share_weights(self.base), result, source.label)
         return LogitCheck(
             prompts.origin,
             compare_logits(self.adapted, plain, prompts.rows),
@@ -63,12 +64,15 @@ def load_models(source: Source, record: BaseRecord) -> Models:
     """Load the base and put the adapter over it. Raises AdzError where one of them fails."""
     method = load_plugins().load_implementation(component_of(source))()
     base: Any = load_base(record, dtype=torch.float32)
-    return Models(record, base, _open(method, base, source.directory, source.label), method)
+    # PEFT takes such a beginning out of the weights in place, so they are not shared.
+    changing = base_changing_init(source.config) is not None
+    own = copy.deepcopy(base) if changing else share_weights(base)
+    return Models(record, base, _open(method, own, source.directory, source.label), method)
 
 
-def _open(method: Any, base: Any, directory: Path, label: str) -> Any:
+def _open(method: Any, model: Any, directory: Path, label: str) -> Any:
     try:
-        return method.load(share_weights(base), directory).eval()
+        return method.load(model, directory).eval()
     except AdzError:
         raise
     # PEFT refuses what does not fit in as many ways as it has methods.
