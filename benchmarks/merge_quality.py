@@ -250,7 +250,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=ROOT / ".quality", help="default: .quality")
     parser.add_argument("--stage", choices=STAGES, action="append", help="default: all, in order")
     parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
-    parser.add_argument("--rows", type=int, default=60, help="test rows a task (%(default)s)")
+    parser.add_argument("--rows", type=int, default=40, help="test rows a task (%(default)s)")
     parser.add_argument(
         "--validation", type=int, default=24, help="rows a task to choose on (%(default)s)"
     )

@@ -31,28 +31,38 @@ _BATCH = 64
 
 
 class Cells:
-    """Points by key, one JSON line each; what was scored once is never scored again."""
+    """Points by key, one JSON line each; what was scored once is never scored again.
+
+    A key's `rows` are the first so many of a fixed order: points of more rows hold those of fewer.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._points: dict[str, Points] = {}
+        self._points: dict[str, tuple[int, Points]] = {}
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 # A line that was cut off by the end of a run is scored again.
                 if line.endswith("}"):
                     cell = json.loads(line)
-                    self._points[self._text(cell["key"])] = cell["points"]
+                    self._keep(cell["key"], cell["points"])
 
     def get(self, key: Mapping[str, Any]) -> Points | None:
         """The points of `key`, or None."""
-        return self._points.get(self._text(key))
+        rows, points = self._points.get(self._text(key), (0, {}))
+        if rows < key["rows"]:
+            return None
+        return {task: values[: key["rows"]] for task, values in points.items()}
 
     def put(self, key: Mapping[str, Any], points: Points) -> None:
         """Keep `points` now and for the next run."""
-        self._points[self._text(key)] = points
+        self._keep(key, points)
         with self._path.open("a", encoding="utf-8") as file:
             file.write("\n" if self._is_torn() else "")
             file.write(json.dumps({"key": dict(key), "points": points}) + "\n")
+
+    def _keep(self, key: Mapping[str, Any], points: Points) -> None:
+        if key["rows"] > self._points.get(self._text(key), (0, {}))[0]:
+            self._points[self._text(key)] = (key["rows"], points)
 
     def _is_torn(self) -> bool:
         content = self._path.read_bytes()
@@ -60,7 +70,7 @@ class Cells:
 
     @staticmethod
     def _text(key: Mapping[str, Any]) -> str:
-        return json.dumps(key, sort_keys=True)
+        return json.dumps({**key, "rows": None}, sort_keys=True)
 
 
 class Scorer:

@@ -112,16 +112,27 @@ def test_the_goodness_counts_the_worst_task():
 def test_points_are_kept_and_a_torn_line_costs_only_itself(tmp_path):
     path = tmp_path / "cells.jsonl"
     cells = Cells(path)
-    cells.put({"merge": 1, "weights": (0.5, 0.5)}, {"a": [1.0, 0.0]})
+    first, second = {"merge": 1, "weights": (0.5, 0.5), "rows": 2}, {"merge": 2, "rows": 1}
+    cells.put(first, {"a": [1.0, 0.0]})
     with path.open("a", encoding="utf-8") as file:
         file.write('{"key": {"merge": 2}, "poi')
     again = Cells(path)
-    assert again.get({"weights": [0.5, 0.5], "merge": 1}) == {"a": [1.0, 0.0]}
-    assert again.get({"merge": 2}) is None
-    again.put({"merge": 2}, {"a": [0.5]})
+    assert again.get({"weights": [0.5, 0.5], "merge": 1, "rows": 2}) == {"a": [1.0, 0.0]}
+    assert again.get(second) is None
+    again.put(second, {"a": [0.5]})
     last = Cells(path)
-    assert last.get({"merge": 2}) == {"a": [0.5]}
-    assert last.get({"weights": [0.5, 0.5], "merge": 1}) == {"a": [1.0, 0.0]}
+    assert last.get(second) == {"a": [0.5]}
+    assert last.get(first) == {"a": [1.0, 0.0]}
+
+
+def test_points_of_more_rows_hold_those_of_fewer(tmp_path):
+    cells = Cells(tmp_path / "cells.jsonl")
+    cells.put({"merge": 1, "rows": 3}, {"a": [1.0, 0.0, 0.5]})
+    cells.put({"merge": 1, "rows": 1}, {"a": [1.0]})
+    for found in (cells, Cells(tmp_path / "cells.jsonl")):
+        assert found.get({"merge": 1, "rows": 2}) == {"a": [1.0, 0.0]}
+        assert found.get({"merge": 1, "rows": 3}) == {"a": [1.0, 0.0, 0.5]}
+        assert found.get({"merge": 1, "rows": 4}) is None
 
 
 def test_defaults_are_what_the_command_plans(home):
