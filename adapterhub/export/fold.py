@@ -125,7 +125,8 @@ def fold_model(
             "adz serve answers with it, adz export NAME DIR writes it alone",
         )
     method = plugins.load_implementation(component)()
-    folds = method.fold(directory, base.shapes) if isinstance(method, FoldingMethod) else None
+    shapes = {**{head: base.shapes[other] for head, other in base.tied.items()}, **base.shapes}
+    folds = method.fold(directory, shapes) if isinstance(method, FoldingMethod) else None
     if folds is None:
         folds = _merge_in_memory(base, version, directory, progress)
     return FoldedModel(base, folds)

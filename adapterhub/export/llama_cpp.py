@@ -60,6 +60,11 @@ class LlamaCppModel:
         arch = next(a for a, name in MODEL_ARCH_NAMES.items() if name == self.name)
         self._names = get_tensor_name_map(MODEL_ARCH(arch), int(config["num_hidden_layers"]))
 
+    @property
+    def has_permuted_biases(self) -> bool:
+        """Whether q and k have biases whose rows are reordered."""
+        return self._permuted and bool(self.config.get("attention_bias"))
+
     def tensor_name(self, name: str) -> str:
         """llama.cpp's name of a tensor, such as `blk.0.attn_q.weight`."""
         found = self._names.get_name(name, try_suffixes=(".weight", ".bias"))

@@ -129,7 +129,8 @@ def _add_product(
     if magnitude is None:
         return result
     norm = torch.linalg.vector_norm(result, dim=0 if transposed else 1, keepdim=True)
-    return result * (magnitude().to(weight.dtype).reshape(norm.shape) / norm)
+    rows = magnitude().to(weight.dtype).reshape(norm.shape) / norm
+    return result.mul(rows)
 
 
 def _add(read: Read, bias: torch.Tensor, *, scale: float) -> torch.Tensor:

@@ -90,6 +90,9 @@ def loaded_logits(directory: Path, ids: Sequence[int]) -> torch.Tensor:
     return model(input_ids=torch.tensor([list(ids)])).logits[0]
 
 
+_LETTER = 68  # "a" in the tiny base's vocabulary
+
+
 class LlamaCpp:
     """llama.cpp with one model, and one adapter over it."""
 
@@ -120,8 +123,9 @@ class LlamaCpp:
                 "temperature": 0,
                 "n_probs": count,
                 "cache_prompt": False,
-                # An answer that ends at once has no probabilities.
-                "ignore_eos": True,
+                # An answer without text has no probabilities: this token is chosen whatever they
+                # are, and they are told as they were before.
+                "logit_bias": [[_LETTER, 1000.0]],
             }
         )
         assert "choices" in answer, answer

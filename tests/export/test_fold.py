@@ -25,7 +25,10 @@ def llama(**changes: Any) -> Any:
         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, **changes,
     )  # fmt: skip
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return with_biases(AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval())
+
+
+def with_biases(model: Any) -> Any:
     for name, parameter in model.named_parameters():
         if name.endswith(".bias"):
             torch.nn.init.normal_(parameter)
@@ -34,7 +37,8 @@ def llama(**changes: Any) -> Any:
 
 def gpt2() -> Any:
     torch.manual_seed(1)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4)).eval()
+    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4)
+    return with_biases(GPT2LMHeadModel(config).eval())
 
 
 def lora(**options: Any) -> LoraConfig:

@@ -70,8 +70,10 @@ def test_llama_cpp_answers_as_transformers(
     base = write_base(MODELS[model](), tiny_base_dir, tmp_path / "base")
     commit("one", base, lora())
     result = Hub().export_gguf("one", tmp_path / "one.gguf", kind="f32")
-    assert result.comparison is not None
-    assert result.comparison.relative < 1e-5
+    # transformers cannot read what llama.cpp's biases of q and k mean.
+    assert (result.comparison is None) == (model == "tied, with biases")
+    if result.comparison:
+        assert result.comparison.relative < 1e-5
     expected = expected_after("one", IDS)
     given = LlamaCpp(tmp_path / "one.gguf").next_token(IDS, 320)
     assert_same(given, expected, 2e-3)

@@ -145,14 +145,14 @@ def test_a_base_that_is_stored_quantised(
     assert (lost.of_update or 0) > lost.of_weights
 
 
-def test_a_method_that_says_nothing_of_tensors_is_merged_whole(
+def test_an_adapter_that_cannot_be_folded_by_tensors_is_merged_whole(
     commit: Commit, tiny_base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adz: Any
 ) -> None:
     from adapterhub_peft.methods import Lora
 
     commit("one", tiny_base_dir, LORA)
     Hub().export_merged("one", tmp_path / "streamed")
-    monkeypatch.delattr(Lora, "fold")
+    monkeypatch.setattr(Lora, "fold", lambda *_: None)
     done = adz("export", "one", "--merged", tmp_path / "whole")
     assert done.code == 0, done.err
     assert "the whole model is loaded, 0.0 GB" in done.err

@@ -70,8 +70,9 @@ def _convert(file: Path, digest: str, directory: Path) -> dict[str, Any]:
     return derivation
 
 
-def read_model(file: Path) -> Any:
-    """The model in a GGUF file, in float32, as transformers reads it."""
+def read_model(file: Path, **arguments: Any) -> Any:
+    """The model in a GGUF file, in float32, as transformers reads it. `arguments` are more for
+    `from_pretrained`."""
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, GgufConfig
@@ -83,6 +84,7 @@ def read_model(file: Path) -> Any:
         gguf_file=file.name,
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
+        **arguments,
     )
 
 
