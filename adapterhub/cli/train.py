@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--input-moments",
     type=int,
     metavar="RANK",
-    help="Keep what adz merge --regmean needs; 32 takes a few MB.",
+    help="Of what adz merge --regmean needs; 32 by default, 0 keeps nothing.",
 )
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="A recipe in YAML.")
 @click.option(

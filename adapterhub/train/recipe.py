@@ -81,10 +81,9 @@ class TrainingOptions(_Options):
     """Keeps a checkpoint so often, for `--resume`."""
     gradient_checkpointing: bool = False
     """Less memory for more time."""
-    # Left out at 0, so that a recipe without it is the same as ever.
-    input_moments: int = Field(default=0, ge=0, strict=True, exclude_if=lambda rank: rank == 0)
+    input_moments: int | None = Field(default=None, ge=0, strict=True)
     """Keeps the second moment of each adapted module's inputs at this rank, for `adz merge
-    --regmean`; 0: does not. 32 takes a few MB."""
+    --regmean`; 0: does not. None: 32, which takes a few MB, where the method can be merged."""
 
 
 class TrainRecipe(_Options):

@@ -124,9 +124,9 @@ def test_a_run_keeps_the_moments_of_every_module(
 
 
 def test_the_adapter_is_the_same_with_and_without(trained: Trained, registry: Registry) -> None:
-    plain = trained()
+    plain = trained(training={"input_moments": 0})
     assert INPUT_MOMENTS not in plain.manifest.artifacts
-    assert "input_moments" not in json.dumps(plain.manifest.recipe)
+    assert "input_moments" not in plain.manifest.metrics
     measured = trained(training={"input_moments": 4})
     assert INPUT_MOMENTS in measured.manifest.artifacts
     assert measured.manifest.recipe["training"]["input_moments"] == 4
@@ -157,6 +157,17 @@ def test_a_resumed_run_measures_what_an_unbroken_one_does(
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize(
+    ("method", "rank"), [("lora", 32), ("dora", 32), ("ia3", 32), ("prefix", 0), ("prompt", 0)]
+)
+def test_what_can_be_merged_keeps_moments_unless_told_otherwise(
+    plan_for: Any, method: str, rank: int
+) -> None:
+    assert plan_for(method=method).resolved["training"]["input_moments"] == rank
+    off = plan_for(method=method, training={"input_moments": 0})
+    assert off.resolved["training"]["input_moments"] == 0
+
+
 def test_a_method_that_cannot_be_merged_has_no_use_for_moments(plan_for: Any) -> None:
     with pytest.raises(AdzError, match="prefix adapters cannot be merged"):
         plan_for(method="prefix", training={"input_moments": 8})
@@ -166,7 +177,7 @@ def test_the_flag_sets_the_option(adz: Any, registry: Registry, data_file: Path)
     given = ("train", "--base", "tiny", "--data", data_file, "--dry-run", "--json")
     recipe = json.loads(adz(*given, "--input-moments", "8").out)["recipe"]
     assert recipe["training"]["input_moments"] == 8
-    assert "input_moments" not in json.loads(adz(*given).out)["recipe"]["training"]
+    assert json.loads(adz(*given).out)["recipe"]["training"]["input_moments"] == 32
     refused = adz(*given, "-o", "training.input_moments=true")
     assert refused.code == 2
     assert "training.input_moments" in refused.err
