@@ -28,6 +28,7 @@ from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import Manifest, Parent
 from adapterhub.merge.engine import ModuleError, one_thread_each, over_modules, relative_error
 from adapterhub.merge.output import staged
+from adapterhub.moments import INPUT_MOMENTS
 from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
 from adapterhub.staging import home_staging, staging_folder
@@ -57,9 +58,13 @@ def convert(
             result, _ = _run(task, directory, progress, measure=measure)
         return replace(result, directory=recipe.out)
     with staging_folder(home_staging()) as folder:
-        result, plan = _run(task, folder, progress, measure=measure)
-        manifest = _manifest(task, result, plan)
-        return replace(result, version=registry.commit(manifest, folder))
+        payload, artifacts = folder / "payload", folder / "artifacts"
+        payload.mkdir()
+        result, plan = _run(task, payload, progress, measure=measure)
+        artifacts.mkdir()
+        _keep_moments(task.source, registry, artifacts)
+        version = registry.commit(_manifest(task, result, plan), payload, artifacts)
+        return replace(result, version=version)
 
 
 def default_name(source: Source) -> str:
@@ -68,6 +73,15 @@ def default_name(source: Source) -> str:
         return f"{source.version.name[:59]}-lora"
     word = re.sub(r"[^a-z0-9._-]+", "-", source.directory.resolve().name.lower()).strip("-._")
     return re.sub(r"\.\.+", ".", f"{word[:59]}-lora")
+
+
+def _keep_moments(source: Source, registry: Registry, artifacts: Path) -> None:
+    # The modules read what they read before, so that what was recorded of it stays true.
+    if source.version and source.version.manifest.artifacts:
+        registry.artifacts(source.version, artifacts)
+        for path in artifacts.iterdir():
+            if path.name != INPUT_MOMENTS:
+                path.unlink()
 
 
 def _find(recipe: ConvertRecipe, registry: Registry) -> _Task:

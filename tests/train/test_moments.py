@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from adapterhub.convert.pipeline import convert
+from adapterhub.convert.recipe import ConvertRecipe
 from adapterhub.errors import AdzError
 from adapterhub.manifest import Version
 from adapterhub.models import load_adapter
@@ -166,6 +168,16 @@ def test_what_can_be_merged_keeps_moments_unless_told_otherwise(
     assert plan_for(method=method).resolved["training"]["input_moments"] == rank
     off = plan_for(method=method, training={"input_moments": 0})
     assert off.resolved["training"]["input_moments"] == 0
+
+
+def test_a_converted_version_keeps_them(
+    trained: Trained, registry: Registry, progress: Any
+) -> None:
+    source = trained(method="dora", training={"input_moments": 4})
+    recipe = ConvertRecipe(adapter=source.reference, to="lora", rank=4)
+    version = convert(recipe, registry, progress, measure=False).version
+    assert version is not None
+    assert version.manifest.artifacts == {INPUT_MOMENTS: source.manifest.artifacts[INPUT_MOMENTS]}
 
 
 def test_a_method_that_cannot_be_merged_has_no_use_for_moments(plan_for: Any) -> None:
