@@ -56,7 +56,7 @@ def roots(products: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     kept = max(1, int((values > RESOLUTION * values[0]).sum()))
     vectors = vectors.flip(1)[:, :kept]
     largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
-    return values[:kept], vectors * torch.copysign(torch.ones_like(largest), largest)
+    return values[:kept], vectors * largest.sign()
 
 
 def reciprocal(values: torch.Tensor) -> torch.Tensor:
@@ -73,4 +73,4 @@ def products(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
         for row in range(0, rows, _STRIP):
             part = chunk[row : row + _STRIP]
             total[row:, row : row + _STRIP].addmm_(chunk[row:], part.T)
-    return total.tril() + total.tril(-1).T
+    return total if rows <= _STRIP else total.tril() + total.tril(-1).T
