@@ -32,12 +32,8 @@ class Merge:
 
     @property
     def label(self) -> str:
-        """`ties in knots`, `ties as peft`."""
-        return (
-            f"{self.rule} in {self.space}"
-            if self.compat is None
-            else f"{self.rule} as {self.compat}"
-        )
+        """`ties in knots`, `ties in factors as peft`."""
+        return f"{self.rule} in {self.space}" + (f" as {self.compat}" if self.compat else "")
 
     @property
     def settings(self) -> str:

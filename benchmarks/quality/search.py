@@ -11,7 +11,7 @@ from quality.scores import Points
 
 FACTOR = 2**0.5
 DENSITIES = (0.2, 0.5, 0.8)
-STEP = 1.25
+STEP = 2.0
 
 Found = tuple[float, Merge]
 Objective = Callable[[Merge], float | None]

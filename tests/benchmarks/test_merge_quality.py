@@ -93,7 +93,7 @@ def test_a_refused_merge_is_not_searched():
 
 
 def test_refining_moves_single_weights():
-    target = (0.5 * 1.25**2, 0.5 / 1.25)
+    target = (2.0, 0.25)
 
     def objective(merge: Merge) -> float:
         return -sum(abs(w - t) for w, t in zip(merge.weights, target, strict=True))
