@@ -143,9 +143,11 @@ class LoraAdapter:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether there is neither NaN nor infinity; the extremes show both, at a tenth of the cost
-    of `torch.isfinite`."""
-    return tensor.numel() == 0 or all(map(math.isfinite, map(float, torch.aminmax(tensor))))
+    """Whether there is neither NaN nor infinity. A finite sum proves it, at a tenth of the cost of
+    `torch.isfinite`; only very large numbers have none, and their extremes are looked at."""
+    if tensor.numel() == 0 or math.isfinite(float(tensor.sum())):
+        return True
+    return all(map(math.isfinite, map(float, torch.aminmax(tensor))))
 
 
 def _of_pattern(config: Mapping[str, Any], pattern: str, module: str, default: Any) -> Any:
