@@ -26,10 +26,11 @@ CALLS = {
 
 
 class Countdown:
-    """Kills the process at its call number `moment`; 0 is never."""
+    """Kills the process at its call number `moment` from the first folder on; 0 is never."""
 
     def __init__(self, moment: int) -> None:
         self.count = 0
+        self._begun = False
         self._moment = moment
         self._lock = threading.Lock()
         self._pwrite = os.pwrite
@@ -40,7 +41,11 @@ class Countdown:
         sys.setprofile(self._called)
 
     def _called(self, frame: object, event: str, called: Any) -> None:
-        if event == "c_call" and called.__name__ in CALLS and self._is_due():
+        if event != "c_call" or called.__name__ not in CALLS:
+            return
+        # Nothing is written before the first folder is made.
+        self._begun = self._begun or called.__name__ == "mkdir"
+        if self._begun and self._is_due():
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _write_half(self, descriptor: int, data: memoryview, offset: int) -> int:
