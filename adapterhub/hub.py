@@ -69,9 +69,10 @@ class Hub:
             plan = make_plan(validate(TrainRecipe, values), registry)
             return train(plan, registry, self._progress, resume=resume)
 
-    def merge(self, *adapters: str, rule: str = "linear", **options: Any) -> MergeResult:
+    def merge(self, *adapters: str, rule: str | None = None, **options: Any) -> MergeResult:
         """Merge references or directories; `options` are those of `adz merge`: `weights`,
-        `density`, `rank`, `seed`, `space`, `base`, `name`, `out`."""
+        `density`, `rank`, `seed`, `space`, `base`, `name`, `out`. Without a rule: regmean where
+        every adapter has recorded its inputs, else linear."""
         from adapterhub.config import validate
         from adapterhub.merge.recipe import MergeRecipe
 

@@ -35,7 +35,8 @@ def read_tensor(file: Path, info: TensorInfo) -> torch.Tensor:
     if dtype is None:
         raise AdzError(f"{file.name} holds tensors of {info.dtype}", "use a base in plain floats")
     data = torch.empty(info.end - info.start, dtype=torch.uint8)
-    left, start = memoryview(data.numpy()), info.start
+    view: Any = data.numpy()
+    left, start = memoryview(view), info.start
     # A merge reads thousands of small tensors: a file object for each costs as much again.
     opened = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:

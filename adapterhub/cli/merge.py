@@ -56,7 +56,7 @@ def _choose_rule(ctx: click.Context, name: str | None) -> None:
     "--rule",
     expose_value=False,
     callback=lambda ctx, _, value: _choose_rule(ctx, value),
-    help="How to combine them; linear by default.",
+    help="How to combine them; regmean by default, linear without input moments.",
 )
 @click.option("--name", help="The result's name; a-b-ties by default.")
 @click.option("--weights", help="A number for each, such as 0.7,0.3; 1/n by default.")

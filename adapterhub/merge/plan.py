@@ -34,10 +34,10 @@ class Shapes:
     possible: int
 
 
-def choose(recipe: MergeRecipe) -> Choice:
+def choose(recipe: MergeRecipe, rule_name: str) -> Choice:
     """Check all that can be checked before an adapter is opened; usage errors."""
     plugins = load_plugins()
-    rule = plugins.get(specs.MergeRule, recipe.rule)
+    rule = plugins.get(specs.MergeRule, rule_name)
     if recipe.compat is not None:
         rule = _as_peer(rule, recipe.compat)
     space_name = recipe.space or rule.spaces[0]
@@ -48,11 +48,16 @@ def choose(recipe: MergeRecipe) -> Choice:
             "it runs in " + ", ".join(rule.spaces) + _where_peers_run(rule, space_name),
         )
     count = len(recipe.adapters)
-    if count < 2:
-        raise usage_error(f"{count} adapter{'s' * (count != 1)} given", "name at least two")
     if rule.kind == "pairwise" and count != 2:
         raise usage_error(f"the rule {rule.name!r} takes two adapters, {count} are given")
     return Choice(rule, space, _weights(recipe, rule), _options(recipe, rule), recipe.scale)
+
+
+def check_count(recipe: MergeRecipe) -> None:
+    """Raise a usage error where there is nothing to combine."""
+    count = len(recipe.adapters)
+    if count < 2:
+        raise usage_error(f"{count} adapter{'s' * (count != 1)} given", "name at least two")
 
 
 def _where_peers_run(rule: specs.MergeRule, space: str) -> str:

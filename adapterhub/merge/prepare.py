@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from adapterhub.errors import usage_error
+from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import BaseLink
 from adapterhub.merge.lora import LoraAdapter
 from adapterhub.merge.moments import open_moments
@@ -20,7 +20,7 @@ from adapterhub.merge.operands import (
     find_operands,
     result_base,
 )
-from adapterhub.merge.plan import Choice, Shapes, choose
+from adapterhub.merge.plan import Choice, Shapes, check_count, choose
 from adapterhub.merge.ranks import find_shapes
 from adapterhub.merge.recipe import MergeRecipe
 from adapterhub.merge.result import MergeResult
@@ -66,13 +66,10 @@ class PreparedMerge:
 
 def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
     """Find and check all that a merge needs. Every user's mistake is an AdzError."""
-    choice = choose(recipe)
     if recipe.out is not None and recipe.name is not None:
         raise usage_error("both --name and --out are given", "--out writes no version")
-    default = default_name(recipe.adapters, choice.rule.name)
-    name = check_name(default if recipe.name is None else recipe.name)
-    if recipe.out is None and name in {record.name for record in registry.bases()}:
-        raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
+    check_count(recipe)
+    choice = choose(recipe, recipe.rule) if recipe.rule is not None else None
     operands = find_operands(recipe, registry)
     _check_distinct(operands)
     record = asserted_base(recipe, registry)
@@ -84,11 +81,46 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
         if adapter.copies:
             same = (known for known in registry.bases() if known.digests == base.digests)
             check_copies(adapter, next(same, None))
-    if choice.space.moments:
-        for operand, adapter in zip(operands, adapters, strict=True):
-            adapter.moments = open_moments(operand, adapter.modules, registry)
+    if choice is None:
+        choice = choose(recipe, _default_rule(recipe, operands, adapters, registry))
+    elif choice.space.moments:
+        _open_moments(operands, adapters, registry)
+    name = _name(recipe, choice, registry)
     shapes = find_shapes(recipe, choice, adapters)
     return PreparedMerge(recipe, name, operands, adapters, base, choice, shapes)
+
+
+def _default_rule(
+    recipe: MergeRecipe,
+    operands: Sequence[Operand],
+    adapters: Sequence[LoraAdapter],
+    registry: Registry,
+) -> str:
+    """regmean where every adapter has its input moments, else linear."""
+    # A weight, a density or a space is something that is said of the sum of the updates.
+    said = (recipe.weights, recipe.density, recipe.space, recipe.compat)
+    if recipe.options or any(value is not None for value in said):
+        return "linear"
+    try:
+        _open_moments(operands, adapters, registry)
+    except AdzError:
+        return "linear"
+    return "regmean"
+
+
+def _open_moments(
+    operands: Sequence[Operand], adapters: Sequence[LoraAdapter], registry: Registry
+) -> None:
+    for operand, adapter in zip(operands, adapters, strict=True):
+        adapter.moments = open_moments(operand, adapter.modules, registry)
+
+
+def _name(recipe: MergeRecipe, choice: Choice, registry: Registry) -> str:
+    default = default_name(recipe.adapters, choice.rule.name)
+    name = check_name(default if recipe.name is None else recipe.name)
+    if recipe.out is None and name in {record.name for record in registry.bases()}:
+        raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
+    return name
 
 
 def _check_distinct(operands: Sequence[Operand]) -> None:

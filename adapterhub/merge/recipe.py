@@ -17,7 +17,11 @@ class MergeRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     adapters: tuple[str, ...] = Field((), description="References or directories to merge.")
-    rule: str = Field("linear", description="How to combine them.")
+    rule: str | None = Field(
+        None,
+        description="How to combine them; by default regmean where every adapter has recorded its "
+        "inputs, else linear.",
+    )
     weights: tuple[float, ...] | None = Field(
         None, description="A number for each adapter; 1/n where not given. Never normalised."
     )

@@ -92,4 +92,4 @@ def _parents(prepared: PreparedMerge) -> tuple[Parent, ...]:
 
 def _components(prepared: PreparedMerge) -> list[specs.Component]:
     # A peer's variant is no component of its own: the rule that names it is.
-    return [load_plugins().get(specs.MergeRule, prepared.recipe.rule), prepared.choice.space]
+    return [load_plugins().get(specs.MergeRule, prepared.choice.rule.name), prepared.choice.space]

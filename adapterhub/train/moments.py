@@ -74,7 +74,7 @@ def measure_moments(run: Run, progress: Progress) -> None:
     One pass over a sample of the training rows. Counted is each token that a next one is
     predicted from: no padding, and not a row's last.
     """
-    rank = run.recipe.training.input_moments
+    rank = run.recipe.training.input_moments or 0
     layers = {
         adapted_layer(run.model, name)
         for name, parameter in run.model.named_parameters()

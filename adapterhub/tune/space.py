@@ -82,10 +82,10 @@ def search_space(recipe: MergeRecipe, registry: Registry) -> SearchSpace:
     Raises the AdzError of the recipe itself, before any pair is left out.
     """
     own = prepare(recipe, registry)
-    first = (recipe.rule, own.choice.space.name)
+    first = (own.choice.rule.name, own.choice.space.name)
     pairs = [first]
     for name in load_plugins().components(specs.MergeRule):
-        if "rule" in recipe.model_fields_set and name != recipe.rule:
+        if recipe.rule is not None and name != recipe.rule:
             continue
         for space in _spaces(name, recipe):
             if (name, space) != first and _can_merge(recipe, registry, name, space):

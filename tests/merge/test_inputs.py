@@ -238,3 +238,16 @@ def test_an_adapter_without_moments_is_named_with_the_cure(
     missing = json.dumps(next(iter(inputs_of)))[1:-1]
     with pytest.raises(AdzError, match=f"b has no input moments of {missing}"):
         run_merge(one, other, rule="regmean")
+
+
+def test_without_a_rule_the_moments_choose_it(
+    make_lora: Any, run_merge: Callable[..., Any]
+) -> None:
+    one, other = make_lora("a", seed=1), make_lora("b", seed=2)
+    keep_moments(one, one.path, 1)
+    assert run_merge(one, other, rule=None).rule == "linear"
+    keep_moments(other, other.path, 2)
+    assert run_merge(one, other, rule=None).rule == "regmean"
+    # What is said of the sum of the updates means the sum.
+    for said in ({"weights": (0.5, 0.5)}, {"space": "core"}):
+        assert run_merge(one, other, rule=None, **said).rule == "linear"
