@@ -75,7 +75,7 @@ def default_of(
 ) -> Merge:
     """The merge that `adz merge` plans when nothing else is given."""
     recipe = MergeRecipe(adapters=tuple(adapters), rule=rule, space=space, compat=compat)
-    choice = choose(recipe)
+    choice = choose(recipe, rule)
     own = choice.options.keys() - {"density", "seed"}
     return Merge(
         rule=rule,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_help_imports_no_torch(home: Path) -> None:
 def test_the_short_form(adz: Any) -> None:
     done = adz("merge", "--ties", "a", "b")
     assert done.code == 0, done.err
-    assert "ties of a@1 * 0.5 + b@1 * 0.5 (space dense, density 0.2)" in done.out
+    assert "ties of a@1 * 0.5 + b@1 * 0.5 (space core, density 0.2)" in done.out
     assert "relative error" in done.out
     version = open_registry().resolve("a-b-ties")
     assert done.out.splitlines()[-1].split() == ["a-b-ties@1", version.digest]

@@ -27,7 +27,7 @@ from .conftest import SHAPES, UP, K, Q
         ({"density": 0.5}, r"the rule 'linear' has no density"),
         ({"options": {"x": 1}}, r"the rule 'linear' has no options of its own"),
         ({"rank": 13}, r"rank 13 is above the possible 8 \(of .*k_proj in .*a, .*b\)"),
-        ({"rule": "ties", "rank": 25}, r"rank 25 is above the possible 24 \(of"),
+        ({"rule": "ties", "space": "dense", "rank": 25}, r"rank 25 is above the possible 24 \(of"),
         ({"rule": "cat", "rank": 5}, r"'cat' has rank 8, the sum, not 5 \(--linear compresses"),
         ({"rule": "cat", "rank": "max"}, r"'cat' has rank 8"),
         ({"name": "x"}, r"both --name and --out"),
@@ -99,7 +99,7 @@ def test_one_rank_in_all_modules(make_lora: Any, run_merge: Callable[..., Any]) 
     assert run_merge(a, b).rank == 15
     assert run_merge(a, b, rank="max").rank == 9
     # A rank above one module's smaller side is no use there, but may be elsewhere.
-    result = run_merge(a, b, rule="ties", rank=20)
+    result = run_merge(a, b, rule="ties", space="dense", rank=20)
     assert result.rank == 20
     assert result.possible == 24
 
@@ -152,7 +152,7 @@ def test_a_warning_only_where_an_option_cures(
     named = int(re.search(r"--rank (\d+) loses", warning)[1])  # type: ignore[index]
     assert run_merge(*loras, rank=named).relative_error < 0.1
     assert run_merge(*loras).warnings == ()
-    assert run_merge(*loras, rule="ties", rank=24).warnings == ()
+    assert run_merge(*loras, rule="ties", space="dense", rank=24).warnings == ()
 
 
 def test_another_space_where_no_rank_cures(make_lora: Any, run_merge: Callable[..., Any]) -> None:
