@@ -68,12 +68,17 @@ class Page:
         lines = ["## Without merging", "", _row(*header), _rule(len(header))]
         lines += [_row(name, *self._cells(found)) for name, found in self.beside.items()]
         entries = sorted(self.entries, key=lambda entry: -entry.default_kept.mean.value)
-        header = ("rule and space", "weights x scale", "density", "mean", "worst task", *self.tasks)
+        header = ("rule and space", "weights x scale", "density", "seeds")
+        header = (*header, "mean", "worst task", *self.tasks)
         lines += ["", "## Merged with the defaults", "", _DEFAULTS, ""]
         lines += [_row(*header), _rule(len(header))]
         for entry in entries:
             lines.append(
-                _row(entry.name, *_settings(entry.default), *self._cells(entry.default_kept))
+                _row(
+                    entry.name,
+                    *_settings(entry.default, entry.default_kept),
+                    *self._cells(entry.default_kept),
+                )
             )
         lines += [
             "",
@@ -86,7 +91,11 @@ class Page:
         for entry in sorted(self.entries, key=_tuned_first):
             if entry.tuned is not None and entry.tuned_kept is not None:
                 lines.append(
-                    _row(entry.name, *_settings(entry.tuned), *self._cells(entry.tuned_kept))
+                    _row(
+                        entry.name,
+                        *_settings(entry.tuned, entry.tuned_kept),
+                        *self._cells(entry.tuned_kept),
+                    )
                 )
         return lines
 
@@ -141,10 +150,10 @@ def machine() -> str:
     return f"{model}, {cores} cores, Python {platform.python_version()}"
 
 
-def _settings(merge: Merge) -> tuple[str, str]:
+def _settings(merge: Merge, found: Kept) -> tuple[str, str, str]:
     weights = [f"{weight * merge.scale:.2f}".rstrip("0").rstrip(".") for weight in merge.weights]
     shown = weights[0] if len(set(weights)) == 1 else ", ".join(weights)
-    return shown, "" if merge.density is None else f"{merge.density:g}"
+    return shown, "" if merge.density is None else f"{merge.density:g}", str(found.seeds)
 
 
 def _tuned_first(entry: Entry) -> float:
