@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "tag": "Point an alias at a version.",
     "rm": "Remove a version, or all of an adapter.",
     "import": "Store a copy of an adapter that was made elsewhere.",
-    "export": "Write a version as a plain directory.",
+    "export": "Write an adapter, or the model with it folded in.",
     "gc": "Free the space of removed versions.",
     "fsck": "Verify every file, manifest and alias.",
     "serve": "Serve a base and its adapters over the OpenAI API.",

@@ -97,10 +97,11 @@ def test_a_home_that_is_a_file(adz: Any, home: Path) -> None:
 @pytest.mark.parametrize("command", ["export", "merge"])
 def test_a_target_below_a_file(command: str, adz: Any, commit_adapter: Any, tmp_path: Path) -> None:
     commit_adapter("a")
+    commit_adapter("b", seed=1)
     file = tmp_path / "file"
     file.write_text("kept")
     target = file / "out"
-    arguments = {"export": ("a", target), "merge": ("a", "a", "--out", target)}[command]
+    arguments = {"export": ("a", target), "merge": ("a", "b", "--out", target)}[command]
     done = adz(command, *arguments)
     assert done.code == 2
     assert done.err == f"adz: {file} is not a directory (give another path)\n"
@@ -109,7 +110,8 @@ def test_a_target_below_a_file(command: str, adz: Any, commit_adapter: Any, tmp_
 
 def test_a_merge_under_a_bases_name_stops_before_the_work(adz: Any, commit_adapter: Any) -> None:
     commit_adapter("a")
-    done = adz("merge", "a", "a", "--name", "tiny")
+    commit_adapter("b", seed=1)
+    done = adz("merge", "a", "b", "--name", "tiny")
     assert (done.code, done.out) == (2, "")
     assert done.err == "adz: 'tiny' is the name of a base (choose another with --name)\n"
 
@@ -137,7 +139,7 @@ def test_run_and_merge_refuse_a_base_that_changed(
     }[file]
     assert change != content
     (moving_base / file).write_bytes(change)
-    for arguments in (("run", "tiny", "hi"), ("merge", tmp_path, tmp_path, "--base", "tiny")):
+    for arguments in (("run", "tiny", "hi"), ("merge", tmp_path, tmp_path.parent, "--base", "tiny")):
         done = adz(*arguments)
         assert (done.code, done.out) == (3, "")
         assert f"changed under its name: what differs is its {part} (" in done.err.splitlines()[-1]
