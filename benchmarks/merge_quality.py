@@ -226,7 +226,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         # Two steps teach no exact answer, so that all is scored by chrF.
         tasks = [replace(task, metric="chrf") for task in TASKS[1:3]]
         adapters = Adapters(hub, tasks, steps=2, validation=4)
-        return Plan(adapters, (0,), 4, 2, 1, 1, ("linear", "ties"), (), hub.home)
+        return Plan(adapters, (0,), 4, 2, 1, 1, ("linear", "ties"), ("core",), hub.home)
     rules = tuple(options.rules.split(",")) if options.rules else ()
     spaces = tuple(options.spaces.split(",")) if options.spaces else ()
     seeds = tuple(int(seed) for seed in options.seeds.split(","))

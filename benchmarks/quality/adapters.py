@@ -150,6 +150,7 @@ def adz(home: Path, *arguments: str) -> None:
     print("$ adz " + " ".join(arguments), file=sys.stderr, flush=True)
     environment = {**os.environ, "ADZ_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     command = [str(Path(sys.executable).with_name("adz")), *arguments]
-    done = subprocess.run(command, env=environment, check=False, stdout=sys.stderr)
+    # File descriptor 2 is stderr, whatever a caller has put in the place of sys.stderr.
+    done = subprocess.run(command, env=environment, check=False, stdout=2)
     if done.returncode:
         sys.exit(f"adz {arguments[0]} ended with {done.returncode}")

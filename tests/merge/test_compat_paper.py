@@ -63,7 +63,9 @@ def test_every_element_is_the_notebooks(
     for module, values in want.items():
         np.testing.assert_allclose(merged[module], values, atol=3e-5, err_msg=module)
     # A trim of each module by itself keeps other elements.
-    local = read_deltas(run_merge(*loras, rule="ties", density=density, rank=FULL).directory)
+    local = read_deltas(
+        run_merge(*loras, rule="ties", space="dense", density=density, rank=FULL).directory
+    )
     assert max(abs(local[module] - want[module]).max() for module in want) > 0.1
 
 
