@@ -239,15 +239,16 @@ Made on {machine} by
 $ python benchmarks/merge_quality.py
 ```
 
-which takes hours there, keeps what is done in `.quality`, and goes on from it. `--stage table`
-writes this page anew.
+which takes hours there, keeps what is done in `.quality`, and goes on from it. `--stage`,
+`--rules`, `--spaces` and `--seeds` narrow it: this page was made in parts, and a row says how many
+seeds it was scored on. `--stage table` writes the page anew.
 """
 
-_DEFAULTS = """What `adz merge --RULE --space SPACE` does when nothing else is given. Bold is what
-the rule does without `--space`."""
+_DEFAULTS = """What a rule does in a space when nothing else is given. Bold is what it does when no
+space is given either."""
 
 _TUNED = """Scale, weights and density were chosen on {validation} rows a task of the training
 files that no adapter was trained on, with the first seed's adapters, and are used for all seeds.
 The choice maximises the mean of the mean share and the worst one: first the scale of the result,
 then the density; then, for a few, each adapter's weight by itself. Where the defaults were the best
-that was tried, they stand here again."""
+that was tried, they stand here again. A rule that is missing here was not tuned."""
