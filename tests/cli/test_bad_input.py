@@ -139,7 +139,8 @@ def test_run_and_merge_refuse_a_base_that_changed(
     }[file]
     assert change != content
     (moving_base / file).write_bytes(change)
-    for arguments in (("run", "tiny", "hi"), ("merge", tmp_path, tmp_path.parent, "--base", "tiny")):
+    merge = ("merge", tmp_path, tmp_path.parent, "--base", "tiny")
+    for arguments in (("run", "tiny", "hi"), merge):
         done = adz(*arguments)
         assert (done.code, done.out) == (3, "")
         assert f"changed under its name: what differs is its {part} (" in done.err.splitlines()[-1]

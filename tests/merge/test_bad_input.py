@@ -114,7 +114,10 @@ def test_one_version_twice(again: str, adz: Any, commit_adapter: Any, refused: A
         (["--space", "knot"], "unknown merge space 'knot' (did you mean knots?)"),
         (["--iso-c", "--space", "dense"], "'iso-c' does not run in the space 'dense'"),
         (["--rank", "9"], f"rank 9 is above the possible 8 (of {K} in "),
-        (["--ties", "--space", "dense", "--rank", "25"], f"rank 25 is above the possible 24 (of {Q} in "),
+        (
+            ["--ties", "--space", "dense", "--rank", "25"],
+            f"rank 25 is above the possible 24 (of {Q} in ",
+        ),
         (["--rank", "0"], "the rank is"),
         (["--rank", "-3"], "the rank is"),
         (["--tsv", "--density", "0"], "density: input should be greater than 0"),
