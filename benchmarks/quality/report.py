@@ -241,7 +241,10 @@ $ python benchmarks/merge_quality.py
 
 which takes hours there, keeps what is done in `.quality`, and goes on from it. `--stage`,
 `--rules`, `--spaces` and `--seeds` narrow it: this page was made in parts, and a row says how many
-seeds it was scored on. `--stage table` writes the page anew.
+seeds it was scored on. `--stage table` writes the page anew. The searches behind the tuned rows
+were run in parts as well, some of them cut short, and their choices put together in `tuned.json`:
+a whole run may choose otherwise. An earlier set of adapters, all but one trained at higher learning
+rates, is not shown: there too `regmean` kept nearly everything and the other rules far less.
 """
 
 _DEFAULTS = """What a rule does in a space when nothing else is given. Bold is what it does when no
