@@ -107,5 +107,7 @@ def _advised(prepared: PreparedMerge, result: MergeResult) -> MergeResult:
     lines = [imbalance(prepared)]
     error = result.relative_error or 0.0
     if error > TOLERABLE:
-        lines.append(cure(prepared, error, predict(prepared, Silent())))
+        # A sample, so that advice costs a small part of what the merge did.
+        prediction = predict(prepared, Silent(), sampled=True)
+        lines.append(cure(prepared, error, prediction, sampled=True))
     return replace(result, warnings=tuple(line for line in lines if line))

@@ -62,9 +62,12 @@ class Prediction:
         }
 
 
-def predict(prepared: PreparedMerge, progress: Progress) -> Prediction:
-    """Run the merge on modules without keeping it; at its rank, and at the ranks vLLM serves."""
-    names = _measured(prepared)
+def predict(prepared: PreparedMerge, progress: Progress, *, sampled: bool = False) -> Prediction:
+    """Run the merge on modules without keeping it; at its rank, and at the ranks vLLM serves.
+
+    sampled: on a few modules only, in every space.
+    """
+    names = _measured(prepared, sampled=sampled)
     found = _spectra(prepared, names, prepared.shapes.rank, progress)
     relative = [(name, one.relative) for name, one in zip(names, found, strict=True)]
     largest = sorted(relative, key=lambda pair: (-pair[1], pair[0]))[:5]
@@ -76,16 +79,18 @@ def predict(prepared: PreparedMerge, progress: Progress) -> Prediction:
     return Prediction(error, len(names), len(prepared.shapes.modules), tuple(largest), by_rank)
 
 
-def cure(prepared: PreparedMerge, error: float, prediction: Prediction) -> str | None:
+def cure(
+    prepared: PreparedMerge, error: float, prediction: Prediction, *, sampled: bool = False
+) -> str | None:
     """One line where `error` is too large and an option cures it, with the value that does.
 
     The value is tried before it is named: a higher rank, or another space of the rule. None
-    where nothing is to be cured, or nothing cures it.
+    where nothing is to be cured, or nothing cures it. sampled: as for `predict`.
     """
     if error <= TOLERABLE:
         return None
     for option, candidate in (*_higher_rank(prepared, prediction), *_other_spaces(prepared)):
-        names = _measured(candidate)
+        names = _measured(candidate, sampled=sampled)
         left = _relative(_spectra(candidate, names, candidate.shapes.rank, Silent()))
         if left <= TOLERABLE:
             sampled = len(names) < len(candidate.shapes.modules)
@@ -171,9 +176,10 @@ def _other_spaces(prepared: PreparedMerge) -> Iterator[tuple[str, PreparedMerge]
         yield f"--space {name}", replace(prepared, choice=choice, shapes=shapes)
 
 
-def _measured(prepared: PreparedMerge) -> list[str]:
+def _measured(prepared: PreparedMerge, *, sampled: bool) -> list[str]:
     names = sorted(prepared.shapes.modules)
-    if prepared.choice.space.ranks != "up-to-full" or len(names) <= _SAMPLE:
+    sampled = sampled or prepared.choice.space.ranks == "up-to-full"
+    if not sampled or len(names) <= _SAMPLE:
         return names
     # Evenly over the names, which run over layers and kinds of modules.
     places = range(_SAMPLE)
