@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterhub.home import adz_home
-from adapterhub.protocols import Progress, Registry, Task
+from adapterhub.merge.silent import Silent
+from adapterhub.protocols import Progress, Registry
 
 if TYPE_CHECKING:
     from adapterhub.convert.result import ConvertResult
@@ -251,19 +252,8 @@ class Hub:
                 os.environ["ADZ_HOME"] = before
 
 
-class _Silence:
-    def advance(self, amount: float = 1, note: str = "") -> None:
-        pass
-
-
-class _Quiet:
+class _Quiet(Silent):
     """No bars and no notes; warnings as Python's own."""
-
-    def task(self, description: str, total: float | None) -> AbstractContextManager[Task]:
-        return nullcontext(_Silence())
-
-    def note(self, message: str) -> None:
-        pass
 
     def warn(self, message: str) -> None:
         warnings.warn(message, stacklevel=2)

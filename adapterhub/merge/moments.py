@@ -12,34 +12,34 @@ from adapterhub.protocols import Registry
 from adapterhub.staging import home_staging, staging_folder
 
 
-def open_moments(operand: Operand, modules: Iterable[str], registry: Registry) -> MomentsFile:
-    """The file, with moments of every one of `modules`; an error that says how to get it.
+def open_moments(operand: Operand, registry: Registry) -> MomentsFile | None:
+    """The operand's file; None where none was recorded. AdzError where it cannot be read.
 
     In a directory it lies beside the weights or in `artifacts`, where `adz export
     --with-artifacts` puts it.
     """
     if operand.version is None:
-        folders = (operand.directory, operand.directory / "artifacts")
-        file = _open(operand.label, folders)
-    elif INPUT_MOMENTS not in operand.version.manifest.artifacts:
-        file = None
-    else:
-        with staging_folder(home_staging()) as folder:
-            registry.artifacts(operand.version, folder / "artifacts")
-            # The open file outlives its name.
-            file = _open(operand.label, (folder / "artifacts",))
+        return _open(operand.label, (operand.directory, operand.directory / "artifacts"))
+    if INPUT_MOMENTS not in operand.version.manifest.artifacts:
+        return None
+    with staging_folder(home_staging()) as folder:
+        registry.artifacts(operand.version, folder / "artifacts")
+        # The open file outlives its name.
+        return _open(operand.label, (folder / "artifacts",))
+
+
+def missing_moments(
+    operand: Operand, modules: Iterable[str], file: MomentsFile | None
+) -> AdzError | None:
+    """What is to be said where the moments of one of `modules` were not recorded."""
     if file is None:
-        raise AdzError(
-            f"{operand.label} has no input moments",
-            "train it with --input-moments 32",
-        )
+        return AdzError(f"{operand.label} has no input moments", "train it with --input-moments 32")
     for module in modules:
         if module not in file:
-            raise AdzError(
-                f"{operand.label} has no input moments of {module}",
-                "this rule cannot merge it",
+            return AdzError(
+                f"{operand.label} has no input moments of {module}", "this rule cannot merge it"
             )
-    return file
+    return None
 
 
 def _open(label: str, folders: Iterable[Path]) -> MomentsFile | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import BaseLink
 from adapterhub.merge.lora import LoraAdapter
-from adapterhub.merge.moments import open_moments
+from adapterhub.merge.moments import missing_moments, open_moments
 from adapterhub.merge.operands import (
     Operand,
     asserted_base,
@@ -83,8 +83,8 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
             check_copies(adapter, next(same, None))
     if choice is None:
         choice = choose(recipe, _default_rule(recipe, operands, adapters, registry))
-    elif choice.space.moments:
-        _open_moments(operands, adapters, registry)
+    elif choice.space.moments and (missing := _open_moments(operands, adapters, registry)):
+        raise missing
     name = _name(recipe, choice, registry)
     shapes = find_shapes(recipe, choice, adapters)
     return PreparedMerge(recipe, name, operands, adapters, base, choice, shapes)
@@ -101,18 +101,23 @@ def _default_rule(
     said = (recipe.weights, recipe.density, recipe.space, recipe.compat)
     if recipe.options or any(value is not None for value in said):
         return "linear"
-    try:
-        _open_moments(operands, adapters, registry)
-    except AdzError:
+    if _open_moments(operands, adapters, registry):
+        for adapter in adapters:
+            adapter.moments = None
         return "linear"
     return "regmean"
 
 
 def _open_moments(
     operands: Sequence[Operand], adapters: Sequence[LoraAdapter], registry: Registry
-) -> None:
+) -> AdzError | None:
+    """Open every adapter's moments; what is missing, if something is."""
     for operand, adapter in zip(operands, adapters, strict=True):
-        adapter.moments = open_moments(operand, adapter.modules, registry)
+        adapter.moments = open_moments(operand, registry)
+        missing = missing_moments(operand, adapter.modules, adapter.moments)
+        if missing:
+            return missing
+    return None
 
 
 def _name(recipe: MergeRecipe, choice: Choice, registry: Registry) -> str:

@@ -251,3 +251,8 @@ def test_without_a_rule_the_moments_choose_it(
     # What is said of the sum of the updates means the sum.
     for said in ({"weights": (0.5, 0.5)}, {"space": "core"}):
         assert run_merge(one, other, rule=None, **said).rule == "linear"
+    # A file that is there and broken is no reason to merge in another way.
+    path = other.path / INPUT_MOMENTS
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(AdzError, match=r"b: .*cannot be read"):
+        run_merge(one, other, rule=None)
