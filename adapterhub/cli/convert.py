@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     "--data",
     type=click.Path(path_type=Path),
     help="Compare the logits on these rows. By default on the training file where it is here "
-    "under its recorded name, else on a few fixed texts.",
+    "under its recorded name, else on a few fixed prompts.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write a PEFT directory instead.")
 @click.option("--workers", type=int, help="Threads over modules; one a CPU by default.")

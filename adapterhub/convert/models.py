@@ -11,13 +11,13 @@ import torch
 
 from adapterhub import specs
 from adapterhub.convert.logits import compare_logits
-from adapterhub.convert.prompts import choose_prompts
 from adapterhub.convert.result import LogitCheck
 from adapterhub.convert.source import Source, base_changing_init
 from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseRecord
 from adapterhub.models import load_base, load_tokenizer, share_weights
 from adapterhub.plugins import load_plugins
+from adapterhub.reference_rows import reference_rows
 
 if TYPE_CHECKING:
     from adapterhub.protocols import ConvertibleMethod, WeightUpdate
@@ -39,12 +39,12 @@ class Models:
 
     def check(self, source: Source, result: Path, data: Path | None) -> LogitCheck:
         """The logits of the adapter beside those of the LoRA in `result`."""
-        prompts = choose_prompts(source, data, load_tokenizer(self.record))
+        found = reference_rows(source.version, data, load_tokenizer(self.record))
         plain = _open(self.method, share_weights(self.base), result, source.label)
         return LogitCheck(
-            prompts.origin,
-            compare_logits(self.adapted, plain, prompts.rows),
-            compare_logits(self.adapted, self.base, prompts.rows),
+            found.source,
+            compare_logits(self.adapted, plain, found.rows),
+            compare_logits(self.adapted, self.base, found.rows),
         )
 
 

@@ -9,31 +9,16 @@ from typing import Any
 
 import torch
 
-from adapterhub.data import encode, read_examples, stop_token
-from adapterhub.data.prompt import PromptFormat
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.export.subject import Subject
 from adapterhub.models import compute_device, load_adapter, load_base, load_tokenizer
-from adapterhub.protocols import Example
+from adapterhub.reference_rows import reference_rows
 
-_PROMPTS = 8
-_LENGTH = 96
 # The largest difference of two logits, as a share of the largest logit, that the rounding of the
 # weights explains. A tensor that is wrong, left out or permuted makes a difference of the order 1.
 BOUNDS = {"f64": 1e-3, "f32": 1e-3, "f16": 0.05, "bf16": 0.2, "q8_0": 0.3}
 # LLM.int8() rounds the activations too, when it answers over the packed base.
 _INT8_BOUND = 0.2
-
-_FIXED = (
-    ("What is the capital of France?", "The capital of France is Paris."),
-    ("Write one sentence about the sea.", "The sea was calm, and the boats lay still."),
-    ("List three colours.", "red, green, blue"),
-    ("Translate to French: good morning", "bonjour"),
-    ("def add(a, b):", " return a + b"),
-    ("Is 17 a prime number?", "Yes, 17 has no divisors but 1 and itself."),
-    ("The weather in autumn is", " often wet and windy."),
-    ("SELECT name FROM users WHERE", " age > 30 ORDER BY name;"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,37 +35,6 @@ class Comparison:
     source: str
 
 
-def choose_rows(subject: Subject, data: Path | None) -> tuple[list[list[int]], str]:
-    """Token ids of a few rows, prompt and answer, and where they are from.
-
-    `data`, else the file that the version was trained on where it lies here unchanged, else
-    a few fixed prompts.
-    """
-    manifest = subject.version.manifest if subject.version else None
-    tokenizer = load_tokenizer(subject.base)
-    examples, source = _examples(subject, data)
-    chat = manifest.prompt_format == "chat" if manifest else bool(tokenizer.chat_template)
-    prompt_format: PromptFormat = "chat" if chat else "plain"
-    stop = stop_token(tokenizer, prompt_format)
-    rows = []
-    for example in examples[:_PROMPTS]:
-        prompt, completion = encode(example, tokenizer, prompt_format, stop)
-        rows.append([*prompt, *completion][-_LENGTH:])
-    return rows, source
-
-
-def _examples(subject: Subject, data: Path | None) -> tuple[Sequence[Example], str]:
-    if data is not None:
-        return read_examples(data).examples, data.name
-    for record in subject.version.manifest.data if subject.version else ():
-        file = Path(str(record.get("file")))
-        if file.is_file():
-            found = read_examples(file, record.get("format"))
-            if found.sha256 == record.get("sha256"):
-                return found.examples, file.name
-    return [Example(prompt=p, completion=c) for p, c in _FIXED], "fixed prompts"
-
-
 def compare_logits(
     subject: Subject, load_written: Callable[[], Any], data: Path | None, dtype: str
 ) -> Comparison:
@@ -88,7 +42,8 @@ def compare_logits(
 
     Raises AdzError (exit code 3) when the difference is above what `dtype` explains.
     """
-    rows, source = choose_rows(subject, data)
+    found = reference_rows(subject.version, data, load_tokenizer(subject.base))
+    rows = found.rows
     expected = _logits(_unmerged(subject), rows)
     given = _logits(load_written(), rows)
     scale = max(float(one.abs().max()) for one in expected)
@@ -106,7 +61,7 @@ def compare_logits(
         relative=largest / scale,
         bound=_bound(subject, dtype),
         agreement=same / positions,
-        source=source,
+        source=found.source,
     )
     # Written so that NaN is refused too.
     if not comparison.relative <= comparison.bound:
