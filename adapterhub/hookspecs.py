@@ -136,6 +136,19 @@ def adapterhub_registries() -> Iterable[specs.Registry]:  # type: ignore[empty-b
 
 
 @hookspec
+def adapterhub_remotes() -> Iterable[specs.Remote]:  # type: ignore[empty-body]
+    """Where versions are pushed to and pulled from: `adz push sql --to SCHEME://...`.
+
+    Example:
+
+        @hookimpl
+        def adapterhub_remotes():
+            yield specs.Remote(name="oci", summary="An OCI registry", schemes=("oci",),
+                               impl="my_package.oci:OciRemote")
+    """
+
+
+@hookspec
 def adapterhub_metrics() -> Iterable[specs.Metric]:  # type: ignore[empty-body]
     """Scores of an answer: `adz eval --metric NAME`.
 

@@ -32,6 +32,7 @@ KINDS: dict[type[specs.Component], tuple[str, str]] = {
     specs.MergeSpace: ("adapterhub_merge_spaces", "merge space"),
     specs.Engine: ("adapterhub_engines", "engine"),
     specs.Registry: ("adapterhub_registries", "registry"),
+    specs.Remote: ("adapterhub_remotes", "remote"),
     specs.Metric: ("adapterhub_metrics", "metric"),
     specs.Command: ("adapterhub_commands", "command"),
 }

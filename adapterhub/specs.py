@@ -167,6 +167,17 @@ class Registry(Component):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Remote(Component):
+    """Where versions are pushed to and pulled from. `impl` is a callable: URL ->
+    `protocols.Remote`.
+
+    schemes: the beginnings of the URLs that it opens, such as `oci` for `oci://host/path`.
+    """
+
+    schemes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric(Component):
     """A score of one answer against its reference. `impl` is a `protocols.Metric`."""
 

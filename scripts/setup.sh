@@ -83,7 +83,7 @@ fi
 say "installing adapterhub with $SERVER: 2 to 5 minutes, 3.5 GB"
 if ! pip install --progress-bar off ${index[@]+"${index[@]}"} \
     --constraint scripts/constraints.txt \
-    --editable ".[train,merge,serve,eval,tune,$SERVER]" --group dev 2>&1 | tee "$LOG" | show_last_line; then
+    --editable ".[train,merge,serve,eval,tune,sign,s3,$SERVER]" --group dev 2>&1 | tee "$LOG" | show_last_line; then
     tail -n 15 "$LOG" >&2
     say "pip failed; all of its output is in $LOG"
     exit 1

@@ -17,7 +17,15 @@ from adapterhub.protocols.merge import (
     SurveyingRule,
 )
 from adapterhub.protocols.progress import Progress, Task
-from adapterhub.protocols.registry import CollectReport, Finding, Listing, LogEntry, Registry
+from adapterhub.protocols.registry import (
+    CollectReport,
+    Finding,
+    Lease,
+    Listing,
+    LogEntry,
+    Registry,
+)
+from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion
 from adapterhub.protocols.serve import Engine, ServeSettings
 from adapterhub.protocols.train import Fold, FoldingMethod, Method, Objective, Quantizer
 
@@ -33,6 +41,7 @@ __all__ = [
     "FoldingMethod",
     "Format",
     "InputMoments",
+    "Lease",
     "Listing",
     "LogEntry",
     "MergeRule",
@@ -44,6 +53,9 @@ __all__ = [
     "Progress",
     "Quantizer",
     "Registry",
+    "Remote",
+    "RemoteFile",
+    "RemoteVersion",
     "ServeSettings",
     "SurveyingRule",
     "Task",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from adapterhub.manifest import BaseRecord, Manifest, Version
+    from adapterhub.manifest import BaseRecord, FileRecord, Manifest, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class LogEntry:
 
     time: str
     actor: str
-    action: Literal["commit", "tag", "untag", "rollback", "remove", "restore"]
+    action: Literal["commit", "pull", "tag", "untag", "rollback", "remove", "restore"]
     name: str
     version: int | None
     alias: str | None = None
@@ -51,6 +51,15 @@ class Finding:
     subject: str
     problem: str
     versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who needs a version until when (UTC, ISO 8601), so that `gc` leaves it."""
+
+    holder: str
+    version: str
+    until: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,16 @@ class Registry(Protocol):
         """Store the files below `payload` (and `artifacts`) as the next version of
         `manifest.name`. The gates run first, on every file."""
 
+    def receive(
+        self, manifest: bytes, payload: Path, artifacts: Path | None = None, *, source: str
+    ) -> Version:
+        """Store a version that was made elsewhere under its own name, number and digest.
+
+        Its files are compared with the manifest, then the gates run. What is here already is
+        returned as it is; another version of the same number is refused. source: where it came
+        from, for the history.
+        """
+
     def resolve(self, reference: str) -> Version:
         """The version that a reference means now; unknown names offer the nearest."""
 
@@ -105,8 +124,15 @@ class Registry(Protocol):
         """A plain directory that PEFT and vLLM open, verified against the manifest. It is
         named by the digest and never changes."""
 
+    def admit(self, version: Version, base: BaseRecord) -> None:
+        """Run the gates again over a stored version as an adapter of `base`, before it is used
+        with it. What passed once with this base is not read again."""
+
     def artifacts(self, version: Version, directory: Path) -> None:
         """Write the version's artifacts (metrics, curve, recipe) into `directory`."""
+
+    def copy_blob(self, record: FileRecord, target: Path) -> bool:
+        """Write a stored file with these bytes to `target`, verified; False where there is none."""
 
     def tag(self, reference: str, alias: str) -> Version:
         """Point `alias` at the version of `reference`."""
@@ -127,7 +153,17 @@ class Registry(Protocol):
         """What was attested, oldest first; each has `kind`, `time` and `body`."""
 
     def remove(self, reference: str) -> list[Version]:
-        """Remove one version (`name@3`) or all of a name; numbers are never reused."""
+        """Move one version (`name@3`) or all of a name to the trash; numbers are never reused."""
+
+    def restore(self, reference: str) -> list[Version]:
+        """Bring back one version, or all of a name, that was removed and not yet collected."""
+
+    def lease(self, versions: Sequence[Version], holder: str, seconds: float) -> None:
+        """Keep these versions from `collect` for so long from now, in place of what `holder`
+        held before; with no version, let go."""
+
+    def leases(self) -> list[Lease]:
+        """The leases that have not run out, by holder and version."""
 
     def collect(self, *, dry_run: bool = False, grace_seconds: float = 3600) -> CollectReport:
         """Delete what no live version needs and what is older than the grace period."""

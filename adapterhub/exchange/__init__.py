@@ -1,0 +1,1 @@
+"""Versions between the registry on this machine and a remote: `adz push`, `adz pull`."""
