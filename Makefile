@@ -14,6 +14,7 @@ setup:  ## Make .venv and install everything.
 	@bash scripts/setup.sh
 
 test: setup  ## Run the tests; PYTEST='-k merge' narrows them.
+	@bash scripts/setup_peers.sh
 	@$(PYTHON_BIN)/python -m pytest $(PYTEST)
 
 demo: setup  ## Train, merge, serve and compare on a real model; N rows a task.
