@@ -10,7 +10,7 @@ import pytest
 
 from adapterhub.errors import AdzError
 from adapterhub.manifest import Manifest
-from adapterhub_registry import gates
+from adapterhub_registry.gates import files
 from adapterhub_registry.store import LocalRegistry
 
 WEIGHTS = "adapter_model.safetensors"
@@ -74,14 +74,14 @@ def test_files_are_bounded(
     refused: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (payload / "README.md").write_bytes(b" " * gates.MAX_README)
+    (payload / "README.md").write_bytes(b" " * files.MAX_README)
     check()
-    (payload / "README.md").write_bytes(b" " * (gates.MAX_README + 1))
+    (payload / "README.md").write_bytes(b" " * (files.MAX_README + 1))
     refused("README.md has 1048577 bytes, at most 1048576 are stored")
     (payload / "README.md").write_bytes(b" " * 5000)
-    monkeypatch.setattr(gates, "MAX_BYTES", 5000)
+    monkeypatch.setattr(files, "MAX_BYTES", 5000)
     refused(" bytes, at most 5000 are stored")
-    for number in range(gates.MAX_FILES):
+    for number in range(files.MAX_FILES):
         (payload / f"x{number}").touch()
     refused("67 files, at most 64 are stored")
 

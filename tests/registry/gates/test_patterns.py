@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adapterhub_registry.gates_patterns import check_patterns, uncovered
+from adapterhub_registry.gates.patterns import check_patterns, uncovered
 
 SLOW = [
     "(a|a)*b",

@@ -10,9 +10,9 @@ from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.bases.modules import AdapterKey, BaseModules, split_key
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import Manifest
-from adapterhub_registry.gates_fit import check_fit, check_prompt
-from adapterhub_registry.gates_patterns import uncovered
-from adapterhub_registry.gates_values import FLOATS, scan_values
+from adapterhub_registry.gates.fit import check_fit, check_prompt
+from adapterhub_registry.gates.patterns import uncovered
+from adapterhub_registry.gates.values import FLOATS, scan_values
 
 MAX_RANK = 512
 PROMPT_TYPES = frozenset({

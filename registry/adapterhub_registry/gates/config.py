@@ -10,7 +10,7 @@ from typing import Any
 
 from adapterhub.bases.strict_json import parse_object
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub_registry.gates_patterns import check_patterns
+from adapterhub_registry.gates.patterns import check_patterns
 
 MAX_BYTES = 2**20
 MAX_RANK = 512

@@ -1,8 +1,4 @@
-"""What every payload must pass before it is stored: trained, merged and imported ones alike.
-
-A refusal names the file, the rule and what to do. The files here, the configuration in
-gates_config.py and gates_patterns.py, the tensors in gates_tensors.py.
-"""
+"""Which files a payload may hold: an allowlist of plain ones, bounded in number and size."""
 
 from __future__ import annotations
 
@@ -11,11 +7,7 @@ import stat
 from pathlib import Path
 
 from adapterhub.bases.adapter_files import CONFIG, PAYLOAD, README, WEIGHTS
-from adapterhub.bases.modules import BaseModules
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub.manifest import BaseRecord, Manifest
-from adapterhub_registry.gates_config import check_config
-from adapterhub_registry.gates_tensors import check_tensors
 
 MAX_FILES = 64
 MAX_BYTES = 4 * 2**30
@@ -25,20 +17,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z")
 
 
-def check_payload(directory: Path, manifest: Manifest, base: BaseRecord | None) -> None:
-    """Refuse a payload that may not be stored, with an AdzError (exit code 3).
-
-    directory: the payload's files. base: the record of the manifest's base; None where it is
-    not known, and then the tensors are not compared with a base.
-    """
-    _check_files(directory)
-    config = check_config(directory / CONFIG, manifest.storage)
-    modules = BaseModules.read(base) if base else None
-    check_tensors(directory / WEIGHTS, config, manifest, base.name if base else "", modules)
-
-
-def _check_files(directory: Path) -> None:
-    """An allowlist of plain files, bounded in number and size."""
+def check_files(directory: Path) -> None:
+    """Raise AdzError (exit code 3) for a file that may not be stored, or one that is missing."""
     entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     if len(entries) > MAX_FILES:
         raise _refuse(f"{len(entries)} files, at most {MAX_FILES} are stored")
