@@ -1,0 +1,28 @@
+"""What every payload must pass before it is stored: trained, merged, imported and pulled ones.
+
+A refusal names the file, the rule and what to do. files.py looks at the files, config.py and
+patterns.py at the configuration, tensors.py, values.py and fit.py at the weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapterhub.bases.adapter_files import CONFIG, WEIGHTS
+from adapterhub.bases.modules import BaseModules
+from adapterhub.manifest import BaseRecord, Manifest
+from adapterhub_registry.gates.config import check_config
+from adapterhub_registry.gates.files import check_files
+from adapterhub_registry.gates.tensors import check_tensors
+
+
+def check_payload(directory: Path, manifest: Manifest, base: BaseRecord | None) -> None:
+    """Refuse a payload that may not be stored, with an AdzError (exit code 3).
+
+    directory: the payload's files. base: the record of the manifest's base; None where it is
+    not known, and then the tensors are not compared with a base.
+    """
+    check_files(directory)
+    config = check_config(directory / CONFIG, manifest.storage)
+    modules = BaseModules.read(base) if base else None
+    check_tensors(directory / WEIGHTS, config, manifest, base.name if base else "", modules)
