@@ -1,12 +1,14 @@
 """References to bases and adapters: `name`, `name@3`, `name@alias`, `name@sha256:hex`.
 
-The same string works in `adz`, in Python and as the `model` of a request.
+The same string works in `adz`, in Python and as the `model` of a request. Names, aliases and
+file names come from an allowlist here and nowhere else.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
 from adapterhub.errors import usage_error
@@ -15,6 +17,7 @@ _PART = r"[a-z0-9][a-z0-9._-]{0,63}"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})?")
 _ALIAS = re.compile(_PART)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}")
+_FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 LATEST = "latest"
 
 NAME_RULE = "lower-case letters, digits, '.', '_' and '-', at most 64, optionally team/name"
@@ -49,6 +52,16 @@ def check_alias(alias: str) -> str:
             "use lower-case letters, digits, '.', '_' and '-', and not digits alone",
         )
     return alias
+
+
+def check_file_name(name: str) -> str:
+    """Return a payload's file name when it is a plain relative path; refuse it otherwise."""
+    parts = PurePosixPath(name).parts
+    if not parts or "/".join(parts) != name or not all(_FILE_PART.fullmatch(p) for p in parts):
+        raise usage_error(
+            f"the file name {name!r} is not allowed", "use letters, digits, '.', '_' and '-'"
+        )
+    return name
 
 
 def parse_reference(text: str) -> Reference:

@@ -6,14 +6,14 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
 from adapterhub.manifest import FileRecord, sha256_of
+from adapterhub.reference import check_file_name
 from adapterhub_registry import disk
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 class Blobs:
@@ -83,16 +83,6 @@ def stage(source: Path, directory: Path) -> dict[str, FileRecord]:
         disk.protect(target)
         disk.sync(target)
     return records
-
-
-def check_file_name(name: str) -> str:
-    """Return a payload's file name when it is a plain relative path; refuse it otherwise."""
-    parts = PurePosixPath(name).parts
-    if not parts or "/".join(parts) != name or not all(_PART.fullmatch(p) for p in parts):
-        raise usage_error(
-            f"the file name {name!r} is not allowed", "use letters, digits, '.', '_' and '-'"
-        )
-    return name
 
 
 def _files_below(source: Path) -> Iterator[tuple[str, Path]]:
