@@ -1,0 +1,140 @@
+"""A bucket: s3fs against a local server that speaks S3's API, and boto3 as another reader."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from adapterhub.errors import AdzError
+from adapterhub.exchange.remotes import open_remote
+from adapterhub.manifest import FileRecord, sha256_of
+from adapterhub.protocols import RemoteFile, RemoteVersion
+from adapterhub_remotes.files import FilesRemote
+
+MANIFEST = b'{"name":"sql"}'
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An empty bucket `adapters` as boto3 sees it; the environment leads s3fs there."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    found = boto3.resource("s3").create_bucket(Bucket="adapters")
+    found.objects.delete()
+    return found
+
+
+def test_what_was_written_is_read_from_any_offset(bucket: Any, tmp_path: Path) -> None:
+    data = os.urandom(9 * 2**20 + 5)
+    source = tmp_path / "weights"
+    source.write_bytes(data)
+    file = RemoteFile("adapter_model.safetensors", FileRecord(sha256=sha256_of(data), size=9437189))
+    remote = open_remote("s3://adapters/team/")
+    sent: list[int] = []
+    assert not remote.contains("sql", file)
+    remote.write("sql", file, source, sent.append)
+    assert sum(sent) == len(data)
+    assert remote.contains("sql", file)
+    key = f"team/blobs/sha256/{hashlib.sha256(data).hexdigest()}"
+    assert [item.key for item in bucket.objects.all()] == [key]
+    assert bucket.Object(key).get()["Body"].read() == data
+    version = RemoteVersion(MANIFEST)
+    for offset in (0, 4 * 2**20 + 1, len(data) - 1, len(data)):
+        assert b"".join(remote.read("sql", version, file, offset)) == data[offset:]
+
+
+def test_versions_are_listed_and_found_at_once(bucket: Any) -> None:
+    remote, other = (FilesRemote("s3://adapters/team") for _ in range(2))
+    assert (other.names(), other.tags("sql"), other.find("sql", "7")) == ([], [], None)
+    remote.publish("team/sql", RemoteVersion(MANIFEST, b"sig"), ["7", "prod"], "# card")
+    # No cache of an earlier listing stands in between.
+    assert (other.names(), other.tags("team/sql")) == (["team/sql"], ["7", "prod"])
+    found = other.find("team/sql", "prod")
+    assert found is not None
+    assert (found.manifest, found.signature) == (MANIFEST, b"sig")
+    card = bucket.Object("team/names/team/sql/README.md").get()["Body"].read()
+    assert card == b"# card"
+    with pytest.raises(AdzError, match="team/sql@7 is another version in s3://adapters/team"):
+        remote.publish("team/sql", RemoteVersion(b"other"), ["7"], "")
+
+
+def test_of_eight_writers_of_a_number_one_wins(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All look before any of them writes: the condition of the upload must decide.
+    remotes = [FilesRemote("s3://adapters") for _ in range(8)]
+    outcomes: list[str] = []
+    start = threading.Barrier(8)
+    look = remotes[0]._store.size
+
+    def wait(path: str) -> int | None:
+        found = look(path)
+        start.wait(timeout=30)
+        return found
+
+    def publish(index: int) -> None:
+        try:
+            monkeypatch.setattr(remotes[index]._store, "size", wait)
+            remotes[index].publish("sql", RemoteVersion(b"%d" % index), ["7"], "")
+            outcomes.append(str(index))
+        except AdzError as error:
+            outcomes.append(error.message)
+
+    threads = [threading.Thread(target=publish, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = remotes[0].find("sql", "7")
+    assert found is not None
+    assert outcomes.count("sql@7 is another version in s3://adapters") == 7
+    assert found.manifest.decode() in outcomes
+
+
+def test_what_is_wrong_is_one_line(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AdzError, match="s3://nowhere cannot be written: ") as caught:
+        open_remote("s3://nowhere").publish("sql", RemoteVersion(MANIFEST), ["1"], "")
+    assert "bucket does not exist" in caught.value.message
+    assert open_remote("s3://nowhere").find("sql", "1") is None
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(AdzError, match="s3://adapters cannot be read: ") as caught:
+        open_remote("s3://adapters").find("sql", "1")
+    assert "\n" not in str(caught.value)
+    assert "testing" not in str(caught.value)
+
+
+def test_the_endpoint_comes_from_fsspec_too(bucket: Any, server: str) -> None:
+    code = (
+        "from adapterhub.exchange.remotes import open_remote\n"
+        "from adapterhub.protocols import RemoteVersion\n"
+        "open_remote('s3://adapters').publish('sql', RemoteVersion(b'x'), ['1'], '')\n"
+    )
+    environment = {**os.environ, "FSSPEC_S3_ENDPOINT_URL": server}
+    del environment["AWS_ENDPOINT_URL"]
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    assert {item.key for item in bucket.objects.all()} >= {"names/sql/_tags/1"}
