@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "benchmarks")]
 
 import demo  # noqa: E402
 import merge  # noqa: E402
+from machine import machine  # noqa: E402
 from openai import OpenAI  # noqa: E402
 
 STARTS = 20
@@ -35,7 +35,7 @@ PROMPT = "British: colour\nAmerican:"
 def main() -> int:
     """Print the four parts."""
     home = Path(os.environ.setdefault("ADZ_HOME", str(ROOT / ".demo")))
-    print(machine())
+    print(f"machine: {machine()}")
     demo_steps(home)
     merge.main()
     help_time()
@@ -43,15 +43,6 @@ def main() -> int:
     run.read_record()
     fresh_adapter(run)
     return 0
-
-
-def machine() -> str:
-    """The machine that the figures are from."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "?")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0))
-    return f"machine: {model}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
 def demo_steps(home: Path) -> None:

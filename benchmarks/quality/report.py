@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+
+from machine import machine
 
 from quality.merges import Merge
 from quality.scores import Points
@@ -182,14 +182,6 @@ class Page:
 def mean_scores(runs: Sequence[Points]) -> dict[str, float]:
     """Scores by task, the mean over the seeds."""
     return {task: fmean(fmean(run[task]) for run in runs) for task in runs[0]}
-
-
-def machine() -> str:
-    """The machine that the figures are from."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "?")
-    cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, Python {platform.python_version()}"
 
 
 def _both(found: Kept) -> str:

@@ -1,0 +1,1 @@
+"""The parts of benchmarks/registry.py: a registry of many versions, its times, and the peers'."""
