@@ -25,7 +25,7 @@ from adapterhub.protocols.registry import (
     LogEntry,
     Registry,
 )
-from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion
+from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion, TransferInterrupted
 from adapterhub.protocols.serve import Engine, ServeSettings
 from adapterhub.protocols.train import Fold, FoldingMethod, Method, Objective, Quantizer
 
@@ -59,5 +59,6 @@ __all__ = [
     "ServeSettings",
     "SurveyingRule",
     "Task",
+    "TransferInterrupted",
     "WeightUpdate",
 ]

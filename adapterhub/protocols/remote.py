@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from adapterhub.errors import AdzError
+
 if TYPE_CHECKING:
     from adapterhub.manifest import FileRecord
+
+
+class TransferInterrupted(AdzError):
+    """The bytes of a file stopped coming; who reads tries again from where they stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,10 @@ class Remote(Protocol):
     def read(
         self, name: str, version: RemoteVersion, file: RemoteFile, offset: int
     ) -> Iterator[bytes]:
-        """The file's bytes from `offset` on, in chunks of at most a few MiB."""
+        """The file's bytes from `offset` on, in chunks of at most a few MiB, each as it comes.
+
+        Raises TransferInterrupted where the rest may come at another try.
+        """
 
     def write(self, name: str, file: RemoteFile, source: Path, sent: Callable[[int], None]) -> None:
         """Upload one file; `sent` is told how many bytes went since it was last called."""

@@ -1,0 +1,55 @@
+"""`adz push`: versions to a remote."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from adapterhub.cli.output import TerminalProgress, format_size, json_option, print_result
+
+if TYPE_CHECKING:
+    from adapterhub.exchange.result import Transferred
+
+
+@click.command(short_help="Copy versions to a remote.")
+@click.argument("references", nargs=-1, required=True, metavar="REF...")
+@click.option(
+    "--to",
+    "url",
+    required=True,
+    metavar="URL",
+    help="Such as oci://host/path, hub://organisation, s3://bucket/path or ./folder.",
+)
+@click.option("--all", "every", is_flag=True, help="Every version and alias of these names.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+def command(
+    references: tuple[str, ...], url: str, every: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Copy versions to a remote, under their names, numbers and digests.
+
+    REF is 'sql' (the latest), 'sql@7', or 'sql@prod', which sets the alias there too. Files that
+    are there already are not sent again, and a version can be found there only when it is whole.
+    """
+    from adapterhub.exchange.push import push
+    from adapterhub.exchange.remotes import open_remote
+    from adapterhub.plugins import open_registry
+
+    registry, progress = open_registry(), TerminalProgress()
+    results = []
+    for result in push(
+        registry, open_remote(url), references, progress, every=every, dry_run=dry_run
+    ):
+        results.append(result)
+        if not as_json:
+            print_result(None, _describe(result), as_json=False)
+    if as_json:
+        print_result([result.as_dict() for result in results], "", as_json=True)
+
+
+def _describe(result: Transferred) -> str:
+    text = f"{result.reference}  {result.action}, {format_size(result.size)}"
+    if result.action in ("pushed", "would push") and result.sent < result.size:
+        text += f", {format_size(result.sent)} of it sent"
+    return text + (f"  ({', '.join(result.aliases)})" if result.aliases else "")
