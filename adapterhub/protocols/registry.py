@@ -33,15 +33,17 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One line of a name's history. `time` is UTC, ISO 8601."""
+    """One line of a name's history. `time` is UTC, ISO 8601. source: where a pulled version came
+    from. collect: the files of a removed version were deleted."""
 
     time: str
     actor: str
-    action: Literal["commit", "pull", "tag", "untag", "rollback", "remove", "restore"]
+    action: Literal["commit", "pull", "tag", "untag", "rollback", "remove", "restore", "collect"]
     name: str
     version: int | None
     alias: str | None = None
     previous: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,17 @@ class Blobs:
             return None
         return data if sha256_of(data) == digest else None
 
+    def copy_to(self, record: FileRecord, target: Path) -> bool:
+        """Write a copy of a blob to the new file `target`; False, and no file, where the blob is
+        missing or damaged."""
+        try:
+            copied = disk.copy(self.path(record.sha256), target)
+        except FileNotFoundError:
+            copied = None
+        if copied != record:
+            disk.remove(target)
+        return copied == record
+
     def copy_out(self, files: Mapping[str, FileRecord], directory: Path) -> None:
         """Write copies of blobs below `directory`, each verified as it is copied."""
         for name, record in files.items():

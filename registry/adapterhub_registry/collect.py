@@ -6,14 +6,11 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from adapterhub.protocols import CollectReport
 from adapterhub_registry import disk
 from adapterhub_registry.database import utc_text
-
-if TYPE_CHECKING:
-    from adapterhub_registry.store import LocalRegistry
+from adapterhub_registry.storage import Storage
 
 _KEPT = "SELECT digest FROM versions WHERE state = 'live' OR ended > ?"
 _KEPT_BLOBS = """
@@ -23,7 +20,7 @@ _KEPT_BLOBS = """
 """
 
 
-def collect(registry: LocalRegistry, *, dry_run: bool, grace_seconds: float) -> CollectReport:
+def collect(registry: Storage, *, dry_run: bool, grace_seconds: float) -> CollectReport:
     """Move what is unneeded to the trash under the write lock, then delete it.
 
     Needed are the blobs of live versions, of versions removed within the grace period, and
@@ -48,7 +45,7 @@ def collect(registry: LocalRegistry, *, dry_run: bool, grace_seconds: float) -> 
 
 
 def _unneeded_blobs(
-    registry: LocalRegistry, connection: sqlite3.Connection, cutoff: float
+    registry: Storage, connection: sqlite3.Connection, cutoff: float
 ) -> tuple[list[Path], int]:
     needed = {row["blob"] for row in connection.execute(_KEPT_BLOBS, (utc_text(cutoff),))}
     unneeded = [p for p in registry.blobs.directory.iterdir() if f"sha256:{p.name}" not in needed]
@@ -57,7 +54,7 @@ def _unneeded_blobs(
 
 
 def _unneeded_views(
-    registry: LocalRegistry, connection: sqlite3.Connection, cutoff: float
+    registry: Storage, connection: sqlite3.Connection, cutoff: float
 ) -> Iterator[Path]:
     rows = connection.execute(_KEPT, (utc_text(cutoff),))
     kept = {row["digest"].removeprefix("sha256:") for row in rows}

@@ -21,7 +21,7 @@ from adapterhub.errors import AdzError
 from adapterhub_registry import disk, tables
 from adapterhub_registry.journal import Event, Journal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def utc_now() -> str:
@@ -142,7 +142,8 @@ class Database:
         version = _schema_version(connection)
         if version == 0:
             connection.execute("PRAGMA journal_mode = WAL")
-            self._create(connection)
+        if version < SCHEMA_VERSION:
+            self._make_tables(connection)
         elif version > SCHEMA_VERSION:
             raise AdzError(
                 f"the registry {self.path.parent} was made by a newer adapterhub: "
@@ -150,15 +151,15 @@ class Database:
                 "upgrade adapterhub, or set another ADZ_HOME",
             )
 
-    def _create(self, connection: sqlite3.Connection) -> None:
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        """Fill the tables of this schema with what the journal, or older tables, tell."""
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement in tables.SCHEMA:
-                connection.execute(statement)
-            for event in self.journal.read():
-                is_commit = event.action == "commit"
-                manifest = self._read_manifest(event.body["digest"]) if is_commit else None
-                tables.apply(connection, event, manifest)
+            version = _schema_version(connection)
+            if version == 0:
+                tables.create(connection, self.journal.read(), self._read_manifest)
+            elif version < SCHEMA_VERSION:
+                tables.migrate(connection)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:

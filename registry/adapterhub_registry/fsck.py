@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -16,13 +15,11 @@ from adapterhub.errors import AdzError
 from adapterhub.manifest import Manifest, Version, payload_digest, sha256_of
 from adapterhub.protocols import Finding
 from adapterhub_registry import bases, lookup
+from adapterhub_registry.storage import Storage
 from adapterhub_registry.tables import facts, needs
 
-if TYPE_CHECKING:
-    from adapterhub_registry.store import LocalRegistry
 
-
-def check(registry: LocalRegistry) -> Iterator[Finding]:
+def check(registry: Storage) -> Iterator[Finding]:
     """Yield what is wrong, the names of the versions that suffer with it."""
     with registry.database.reading() as connection:
         yield from _check_database(connection)
@@ -41,7 +38,7 @@ def _check_database(connection: sqlite3.Connection) -> Iterator[Finding]:
             yield Finding("registry.sqlite3", row[0])
 
 
-def _check_history(registry: LocalRegistry, connection: sqlite3.Connection) -> Iterator[Finding]:
+def _check_history(registry: Storage, connection: sqlite3.Connection) -> Iterator[Finding]:
     # The database first: a change that is made meanwhile is then in the journal too.
     rows = connection.execute("SELECT * FROM events ORDER BY seq").fetchall()
     written = {event.seq: event for event in registry.database.journal.read()}
@@ -75,7 +72,7 @@ def _check_aliases(connection: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding(f"{row['name']}@{row['alias']}", "the alias is dangling", (version,))
 
 
-def _check_manifests(registry: LocalRegistry, connection: sqlite3.Connection) -> Iterator[Finding]:
+def _check_manifests(registry: Storage, connection: sqlite3.Connection) -> Iterator[Finding]:
     query = "SELECT v.*, m.body FROM versions v LEFT JOIN manifests m ON m.digest = v.digest"
     for row in connection.execute(query):
         version = f"{row['name']}@{row['number']}"
@@ -126,7 +123,7 @@ def _check_bases(connection: sqlite3.Connection) -> Iterator[Finding]:
             yield Finding(f"base {record.name}", f"it changed on the disk: {parts}", versions)
 
 
-def _check_blobs(registry: LocalRegistry) -> Iterator[Finding]:
+def _check_blobs(registry: Storage) -> Iterator[Finding]:
     with registry.database.reading() as connection:
         query = """
             SELECT n.blob, n.size, v.name, v.number, v.state FROM needs n
@@ -158,7 +155,7 @@ def _check_blobs(registry: LocalRegistry) -> Iterator[Finding]:
             yield Finding(f"blob {digest}", "its bytes do not match its digest", versions)
 
 
-def _check_views(registry: LocalRegistry) -> Iterator[Finding]:
+def _check_views(registry: Storage) -> Iterator[Finding]:
     with registry.database.reading() as connection:
         rows = lookup.live_versions(connection, None)
     for row in rows:

@@ -5,40 +5,85 @@ from __future__ import annotations
 import sqlite3
 
 from adapterhub.errors import AdzError, unknown_name, usage_error
-from adapterhub.reference import LATEST, Reference
+from adapterhub.manifest import Version
+from adapterhub.reference import LATEST, Reference, parse_reference
 
 _VERSION = """
-    SELECT v.name, v.number, v.digest, v.state, v.ended, m.body,
+    SELECT v.name, v.number, v.digest, v.state, v.ended, v.size, m.body,
         (SELECT group_concat(alias, ' ') FROM aliases a
          WHERE a.name = v.name AND a.number = v.number) AS aliases
     FROM versions v LEFT JOIN manifests m ON m.digest = v.digest
 """
 
+_GONE = {
+    "removed": "was removed",
+    "collected": "was removed, and 'adz gc' deleted its files",
+    "lost": "is lost: its manifest is gone",
+}
+
 
 def live_versions(connection: sqlite3.Connection, name: str | None) -> list[sqlite3.Row]:
     """The live versions of a name or of all, by name and number."""
-    where = "WHERE v.state = 'live'" + ("" if name is None else " AND v.name = ?")
-    arguments = () if name is None else (name,)
-    return connection.execute(f"{_VERSION} {where} ORDER BY v.name, v.number", arguments).fetchall()
+    if name is not None:
+        return versions_in(connection, name, "live")
+    query = f"{_VERSION} WHERE v.state = 'live' ORDER BY v.name, v.number"
+    return connection.execute(query).fetchall()
+
+
+def versions_in(connection: sqlite3.Connection, name: str, state: str) -> list[sqlite3.Row]:
+    """The versions of a name that are in that state, by number."""
+    query = f"{_VERSION} WHERE v.name = ? AND v.state = ? ORDER BY v.number"
+    return connection.execute(query, (name, state)).fetchall()
 
 
 def find(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row:
     """The live version that `reference` means now."""
+    row = find_any(connection, reference)
+    if row["state"] != "live":
+        raise not_there(connection, reference, row["state"])
+    return row
+
+
+def find_any(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row:
+    """The version that `reference` means now, also one that is not live any more."""
     if reference.kind == "number":
-        row = _by_number(connection, reference.name, int(reference.selector))
+        row = with_number(connection, reference.name, int(reference.selector))
     elif reference.kind == "digest":
         row = _by_digest(connection, reference)
     elif reference.selector == LATEST:
-        where = "WHERE v.name = ? AND v.state = 'live' ORDER BY v.number DESC LIMIT 1"
+        where = "WHERE v.name = ? AND v.latest = 1"
         row = connection.execute(f"{_VERSION} {where}", (reference.name,)).fetchone()
     else:
         row = _by_alias(connection, reference)
     if row is None:
         raise _unknown(connection, reference)
-    if row["state"] == "removed":
-        raise usage_error(f"{reference} was removed", _versions_hint(connection, reference.name))
-    if row["state"] == "lost":
-        raise AdzError(f"{reference} is lost: its manifest is gone", "run 'adz fsck'")
+    return row
+
+
+def not_there(connection: sqlite3.Connection, reference: Reference, state: str) -> AdzError:
+    """Why a version that is removed, collected or lost cannot be used."""
+    message = f"{reference} {_GONE[state]}"
+    if state == "lost":
+        return AdzError(message, "run 'adz fsck'")
+    hint = _versions_hint(connection, reference.name)
+    if state == "removed":
+        hint = f"bring it back: adz restore {reference}; {hint}"
+    return usage_error(message, hint)
+
+
+def require_files(connection: sqlite3.Connection, version: Version) -> None:
+    """Refuse a version that was never here, or whose files were deleted."""
+    exact = parse_reference(f"{version.name}@{version.digest}")
+    state = find_any(connection, exact)["state"]
+    if state not in ("live", "removed"):
+        raise not_there(connection, exact, state)
+
+
+def with_number(connection: sqlite3.Connection, name: str, number: int) -> sqlite3.Row | None:
+    """The version of that number, whatever became of it, or None."""
+    row: sqlite3.Row | None = connection.execute(
+        f"{_VERSION} WHERE v.name = ? AND v.number = ?", (name, number)
+    ).fetchone()
     return row
 
 
@@ -91,23 +136,17 @@ def is_base(connection: sqlite3.Connection, name: str) -> bool:
     return connection.execute("SELECT 1 FROM bases WHERE name = ?", (name,)).fetchone() is not None
 
 
-def _by_number(connection: sqlite3.Connection, name: str, number: int) -> sqlite3.Row | None:
-    row: sqlite3.Row | None = connection.execute(
-        f"{_VERSION} WHERE v.name = ? AND v.number = ?", (name, number)
-    ).fetchone()
-    return row
-
-
 def _by_alias(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row | None:
     number = alias_target(connection, reference.name, reference.selector)
-    return None if number is None else _by_number(connection, reference.name, number)
+    return None if number is None else with_number(connection, reference.name, number)
 
 
 def _by_digest(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row | None:
     # 'g' follows every hexadecimal digit, so the range holds what begins with the prefix.
     low, high = reference.selector, reference.selector + "g"
     rows = connection.execute(
-        f"{_VERSION} WHERE v.name = ? AND v.digest >= ? AND v.digest < ? LIMIT 2",
+        # '+' makes SQLite search by digest: a name can have many more versions.
+        f"{_VERSION} WHERE +v.name = ? AND v.digest >= ? AND v.digest < ? LIMIT 2",
         (reference.name, low, high),
     ).fetchall()
     if len(rows) > 1:

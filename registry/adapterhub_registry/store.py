@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import (
     BaseRecord,
     FileRecord,
@@ -21,37 +19,28 @@ from adapterhub.manifest import (
     sha256_of,
 )
 from adapterhub.plugins import load_plugins
-from adapterhub.protocols import CollectReport, Finding, Listing, LogEntry
-from adapterhub.reference import check_alias, check_name, parse_reference
-from adapterhub_registry import bases, disk, lookup
-from adapterhub_registry.blobs import Blobs, stage
+from adapterhub.protocols import CollectReport, Finding, Lease, Listing, LogEntry
+from adapterhub.reference import check_name, parse_reference
+from adapterhub_registry import aliases, bases, leases, lookup, storing, trash
+from adapterhub_registry.blobs import stage
 from adapterhub_registry.collect import collect
-from adapterhub_registry.database import Database, utc_now
+from adapterhub_registry.database import utc_now
 from adapterhub_registry.fsck import check
 from adapterhub_registry.gates import check_payload
 from adapterhub_registry.listing import listing
-from adapterhub_registry.views import Views
+from adapterhub_registry.storage import Storage
 
-_HISTORY = ("commit", "tag", "untag", "rollback", "remove", "restore")
+_HISTORY = ("commit", "pull", "tag", "untag", "rollback", "remove", "restore", "collect")
 
 
-class LocalRegistry:
+class LocalRegistry(Storage):
     """A `protocols.Registry` below `home/registry`.
 
     busy_seconds: how long to wait while another process writes.
     """
 
     def __init__(self, home: Path, *, busy_seconds: float = 30.0) -> None:
-        self.root = home / "registry"
-        self.ingest = self.root / "ingest"
-        self.trash = self.root / "trash"
-        self.blobs = Blobs(self.root / "blobs" / "sha256")
-        self.views = Views(self.root / "views", self.blobs, self._staging)
-        for directory in (self.blobs.directory, self.views.directory, self.ingest, self.trash):
-            if not directory.is_dir():
-                disk.make_directory(directory)
-                disk.sync(directory.parent)
-        self.database = Database(self.root, self.blobs.read, busy_seconds)
+        super().__init__(home, busy_seconds)
         self._parse = functools.lru_cache(maxsize=4096)(Manifest.model_validate_json)
 
     # Bases
@@ -81,12 +70,8 @@ class LocalRegistry:
     def commit(self, manifest: Manifest, payload: Path, artifacts: Path | None = None) -> Version:
         """Store files as the next version of a name; see `protocols.Registry`."""
         check_name(manifest.name)
-        with self.database.reading() as connection:
-            bases.refuse_name(connection, manifest.name)
-            base = bases.of_manifest(connection, manifest)
-        with self._staging() as staging:
-            files = stage(payload, staging / "payload")
-            extra = stage(artifacts, staging / "artifacts") if artifacts else {}
+        with self.staging() as staging:
+            files, extra = _stage(staging, payload, artifacts)
             draft = manifest.model_copy(
                 update={
                     "version": 0,
@@ -96,9 +81,28 @@ class LocalRegistry:
                     "payload": payload_digest(files),
                 }
             )
-            check_payload(staging / "payload", draft, base)
-            load_plugins().call_event("adapterhub_before_commit", manifest=draft)
-            return self._add_version(draft, staging)
+            self._admit(draft, staging)
+            with self.database.changing() as change:
+                digest, stored = storing.add_next(change, self, draft, staging)
+        return Version(stored.name, stored.version, digest, stored)
+
+    def receive(
+        self, manifest: bytes, payload: Path, artifacts: Path | None = None, *, source: str
+    ) -> Version:
+        """Store a version that was made elsewhere as it is; see `protocols.Registry`."""
+        parsed = storing.parse_manifest(manifest)
+        digest = sha256_of(manifest)
+        with self.database.reading() as connection:
+            known = storing.is_here(connection, parsed, digest)
+        if not known:
+            with self.staging() as staging:
+                files, extra = _stage(staging, payload, artifacts)
+                storing.require_files(parsed, files, "files")
+                storing.require_files(parsed, extra, "artifacts")
+                self._admit(parsed, staging)
+                with self.database.changing() as change:
+                    storing.add_received(change, self, manifest, parsed, staging, source)
+        return self.resolve(f"{parsed.name}@{digest}")
 
     def resolve(self, reference: str) -> Version:
         """The version that a reference means now; see `protocols.Registry`."""
@@ -108,9 +112,8 @@ class LocalRegistry:
 
     def names(self) -> list[str]:
         """Every adapter name with a live version."""
-        query = "SELECT DISTINCT name FROM versions WHERE state = 'live' ORDER BY name"
         with self.database.reading() as connection:
-            return [row["name"] for row in connection.execute(query)]
+            return [row["name"] for row in connection.execute("SELECT name FROM adapters")]
 
     def versions(self, name: str | None = None) -> list[Version]:
         """Live versions of one name or of all, by name and number."""
@@ -134,66 +137,37 @@ class LocalRegistry:
         """Write the version's artifacts into `directory`."""
         self.blobs.copy_out(version.manifest.artifacts, directory)
 
+    def copy_blob(self, record: FileRecord, target: Path) -> bool:
+        """Write a stored file to `target`; see `protocols.Registry`."""
+        return self.blobs.copy_to(record, target)
+
     def remove(self, reference: str) -> list[Version]:
         """Remove one version or all of a name; see `protocols.Registry`."""
-        parsed = parse_reference(reference)
-        whole_name = "@" not in reference
         with self.database.changing() as change:
-            found = self._version(lookup.find(change.connection, parsed))
-            if whole_name:
-                rows = lookup.live_versions(change.connection, found.name)
-                removed = [self._version(row) for row in rows]
-                for alias, number in lookup.aliases_of(change.connection, found.name).items():
-                    change.record("untag", found.name, alias=alias, previous=number)
-            elif found.aliases:
-                raise AdzError(
-                    f"{found.reference} is {', '.join(found.aliases)}",
-                    f"first move the alias: adz tag {found.name}@N {found.aliases[0]}, or remove "
-                    f"it: adz tag --delete {found.name}@{found.aliases[0]}",
-                )
-            else:
-                removed = [found]
-            for version in removed:
-                change.record("remove", version.name, version=version.number)
-        return removed
+            return [self._version(row) for row in trash.remove(change, reference)]
+
+    def restore(self, reference: str) -> list[Version]:
+        """Bring back what was removed; see `protocols.Registry`."""
+        with self.database.changing() as change:
+            rows = trash.restore(change, self, reference)
+            return [self._version(row) for row in rows]
 
     # Aliases and history
 
     def tag(self, reference: str, alias: str) -> Version:
         """Point `alias` at the version of `reference`."""
-        parsed = parse_reference(reference)
-        check_alias(alias)
         with self.database.changing() as change:
-            found = lookup.find(change.connection, parsed)
-            previous = lookup.alias_target(change.connection, parsed.name, alias)
-            if previous != found["number"]:
-                change.record(
-                    "tag", parsed.name, version=found["number"], alias=alias, previous=previous
-                )
-            return self._version(lookup.find(change.connection, parsed))
+            return self._version(aliases.tag(change, reference, alias))
 
     def rollback(self, name: str, alias: str) -> Version:
         """Point `alias` where it pointed before its last move that was not undone."""
-        target = parse_reference(f"{name}@{check_alias(alias)}")
         with self.database.changing() as change:
-            lookup.find(change.connection, target)
-            moves = lookup.alias_moves(change.connection, name, alias)
-            if len(moves) < 2:
-                raise usage_error(f"{target} has no earlier version", f"see 'adz log {name}'")
-            earlier = parse_reference(f"{name}@{moves[-2]}")
-            lookup.find(change.connection, earlier)
-            change.record("rollback", name, version=moves[-2], alias=alias, previous=moves[-1])
-            return self._version(lookup.find(change.connection, earlier))
+            return self._version(aliases.rollback(change, name, alias))
 
     def untag(self, name: str, alias: str) -> None:
         """Remove an alias; its history stays."""
-        target = parse_reference(f"{name}@{check_alias(alias)}")
         with self.database.changing() as change:
-            lookup.require_name(change.connection, name)
-            previous = lookup.alias_target(change.connection, name, alias)
-            if previous is None:
-                lookup.find(change.connection, target)
-            change.record("untag", name, alias=alias, previous=previous)
+            aliases.untag(change, name, alias)
 
     def log(self, name: str) -> list[LogEntry]:
         """The whole history of a name, oldest first."""
@@ -204,6 +178,7 @@ class LocalRegistry:
                 LogEntry(
                     row["time"], row["actor"], row["action"], name,
                     row["version"], row["alias"], row["previous"],
+                    json.loads(row["body"]).get("source"),
                 )
                 for row in rows
                 if row["action"] in _HISTORY
@@ -233,6 +208,16 @@ class LocalRegistry:
 
     # Upkeep
 
+    def lease(self, versions: Sequence[Version], holder: str, seconds: float) -> None:
+        """Keep versions from `collect` for so long; see `protocols.Registry`."""
+        with self.database.changing() as change:
+            leases.take(change.connection, versions, holder, seconds)
+
+    def leases(self) -> list[Lease]:
+        """The leases that have not run out, by holder and version."""
+        with self.database.reading() as connection:
+            return leases.read(connection)
+
     def collect(self, *, dry_run: bool = False, grace_seconds: float = 3600) -> CollectReport:
         """Delete what no live version needs; see `protocols.Registry`."""
         return collect(self, dry_run=dry_run, grace_seconds=grace_seconds)
@@ -241,35 +226,13 @@ class LocalRegistry:
         """Verify every blob, manifest and pointer (fsck)."""
         return check(self)
 
-    @contextmanager
-    def _staging(self) -> Iterator[Path]:
-        directory = self.ingest / uuid.uuid4().hex
-        disk.make_directory(directory)
-        with disk.lease(directory) as held:
-            if not held:
-                raise AdzError(f"{directory} was deleted by 'adz gc'", "try again")
-            try:
-                yield directory
-            finally:
-                # What cannot be deleted now, `collect` deletes; a finished commit stays finished.
-                with suppress(OSError):
-                    disk.remove(directory)
-
-    def _add_version(self, draft: Manifest, staging: Path) -> Version:
-        # The blobs move in under the write lock, so `collect` cannot take one in between.
-        with self.database.changing() as change:
-            bases.refuse_name(change.connection, draft.name)
-            number = change.connection.execute(
-                "SELECT ifnull(max(number), 0) + 1 FROM versions WHERE name = ?", (draft.name,)
-            ).fetchone()[0]
-            manifest = draft.model_copy(update={"version": number})
-            self.blobs.publish(_staged(staging, manifest))
-            body = manifest.canonical()
-            digest = self.blobs.put(body, staging)
-            change.record(
-                "commit", draft.name, version=number, body={"digest": digest}, manifest=body
-            )
-        return Version(draft.name, number, digest, manifest)
+    def _admit(self, manifest: Manifest, staging: Path) -> None:
+        """The gates and the plugins' say, before a version's files are stored."""
+        with self.database.reading() as connection:
+            bases.refuse_name(connection, manifest.name)
+            base = bases.of_manifest(connection, manifest)
+        check_payload(staging / "payload", manifest, base)
+        load_plugins().call_event("adapterhub_before_commit", manifest=manifest)
 
     def _version(self, row: sqlite3.Row) -> Version:
         body: bytes = row["body"]
@@ -279,15 +242,12 @@ class LocalRegistry:
                 "run 'adz fsck'",
                 exit_code=EXIT_VERIFICATION,
             )
-        aliases = tuple(sorted((row["aliases"] or "").split()))
-        return Version(row["name"], row["number"], row["digest"], self._parse(body), aliases)
+        names = tuple(sorted((row["aliases"] or "").split()))
+        return Version(row["name"], row["number"], row["digest"], self._parse(body), names)
 
 
-def _staged(staging: Path, manifest: Manifest) -> Iterator[tuple[Path, str]]:
-    files: Mapping[str, Mapping[str, FileRecord]] = {
-        "payload": manifest.files,
-        "artifacts": manifest.artifacts,
-    }
-    for folder, records in files.items():
-        for name, record in records.items():
-            yield staging / folder / name, record.sha256
+def _stage(
+    staging: Path, payload: Path, artifacts: Path | None
+) -> tuple[dict[str, FileRecord], dict[str, FileRecord]]:
+    files = stage(payload, staging / "payload")
+    return files, stage(artifacts, staging / "artifacts") if artifacts else {}

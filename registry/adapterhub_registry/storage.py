@@ -1,0 +1,49 @@
+"""What a registry consists of on the disk: blobs, views, staging, trash and the database."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from adapterhub.errors import AdzError
+from adapterhub_registry import disk
+from adapterhub_registry.blobs import Blobs
+from adapterhub_registry.database import Database
+from adapterhub_registry.views import Views
+
+
+class Storage:
+    """The parts below `home/registry`; they are made when they are not there.
+
+    busy_seconds: how long to wait while another process writes.
+    """
+
+    def __init__(self, home: Path, busy_seconds: float) -> None:
+        self.home = home
+        self.root = home / "registry"
+        self.ingest = self.root / "ingest"
+        self.trash = self.root / "trash"
+        self.blobs = Blobs(self.root / "blobs" / "sha256")
+        self.views = Views(self.root / "views", self.blobs, self.staging)
+        for directory in (self.blobs.directory, self.views.directory, self.ingest, self.trash):
+            if not directory.is_dir():
+                disk.make_directory(directory)
+                disk.sync(directory.parent)
+        self.database = Database(self.root, self.blobs.read, busy_seconds)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A fresh directory on the same file system for the length of the block."""
+        directory = self.ingest / uuid.uuid4().hex
+        disk.make_directory(directory)
+        with disk.lease(directory) as held:
+            if not held:
+                raise AdzError(f"{directory} was deleted by 'adz gc'", "try again")
+            try:
+                yield directory
+            finally:
+                # What cannot be deleted now, `collect` deletes; a finished commit stays finished.
+                with suppress(OSError):
+                    disk.remove(directory)
