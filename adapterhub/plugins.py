@@ -139,6 +139,10 @@ class Plugins:
         """The pydantic model of the component's options, or None."""
         return self._import(component, component.config) if component.config else None
 
+    def load_limits(self, engine: specs.Engine) -> Any:
+        """What tells why the engine would not serve an adapter as it is, or None."""
+        return self._import(engine, engine.limits) if engine.limits else None
+
     def call_event(self, hook: str, **arguments: Any) -> None:
         """Call an event in every plugin.
 

@@ -38,9 +38,12 @@ class Component:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is not a component name ([a-z0-9][a-z0-9_-]*)")
-        for target in (self.impl, self.config):
+        for target in self._targets():
             if target is not None and not _TARGET.fullmatch(target):
                 raise ValueError(f"{self.name}: {target!r} is not 'package.module:attribute'")
+
+    def _targets(self) -> tuple[str | None, ...]:
+        return (self.impl, self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +153,17 @@ class Engine(Component):
 
     live: it serves a version that was committed after it started, without a restart.
     priority: among the engines whose requirements are installed the highest is the default.
+    limits: `package.module:attribute`, a callable: the mapping in an adapter_config.json and the
+    `bases.headers.TensorInfo` of its tensors by name -> one text for each thing that the engine
+    would refuse or leave out. It needs nothing of `requires`.
     """
 
     live: bool = True
     priority: int = 0
+    limits: str | None = None
+
+    def _targets(self) -> tuple[str | None, ...]:
+        return (self.impl, self.config, self.limits)
 
 
 @dataclass(frozen=True, kw_only=True)

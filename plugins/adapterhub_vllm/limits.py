@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from adapterhub import specs
-from adapterhub.bases.headers import read_header
+from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.plugins import load_plugins
 from adapterhub.serve.models import why_not_servable
@@ -52,11 +52,10 @@ def why_not_vllm(version: Version, base: BaseRecord, max_rank: int) -> str | Non
 def why_not_files(version: Version, directory: Path, max_rank: int) -> str | None:
     """Why vLLM would refuse the adapter in `directory`, or silently leave a part of it out."""
     config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
-    feature = _unsupported(config)
+    feature = next(_unsupported(config), None)
     if feature:
         return f"vLLM cannot serve {version.reference}: it has {feature}"
-    ranks = [int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]
-    reason = _why_not_rank(version, max(ranks), max_rank)
+    reason = _why_not_rank(version, max(map(int, _ranks(config))), max_rank)
     if reason:
         return reason
     names = read_header(directory / "adapter_model.safetensors")
@@ -68,6 +67,27 @@ def why_not_files(version: Version, directory: Path, max_rank: int) -> str | Non
     )
 
 
+def unserved(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
+    """What vLLM would refuse in an adapter, or silently leave out; for `specs.Engine`."""
+    if config.get("peft_type") != "LORA":
+        yield f"refuses it: its method is {config.get('peft_type')}"
+        return
+    for feature in _unsupported(config):
+        yield f"refuses {feature}"
+    ranks = [rank for rank in _ranks(config) if type(rank) is int]
+    highest = max(ranks, default=0)
+    if highest > LEGAL_RANKS[-1]:
+        yield f"refuses rank {highest}, at most {LEGAL_RANKS[-1]} are served"
+    elif highest > 0 and highest not in LEGAL_RANKS:
+        yield f"has no rank {highest}: every slot is padded to {smallest_legal_rank([highest])}"
+    strange = [name for name in tensors if not _TENSOR.fullmatch(name)]
+    if strange:
+        yield f"leaves out {len(strange)} tensors that are no LoRA factors, such as {strange[0]}"
+    convolution = next((name for name, info in tensors.items() if len(info.shape) == 4), None)
+    if convolution:
+        yield f"adapts no convolution, such as {convolution}"
+
+
 def smallest_legal_rank(ranks: Iterable[int]) -> int:
     """The smallest rank that vLLM allows and that holds all of `ranks`; larger ones are left
     out. Every slot is padded to it."""
@@ -76,16 +96,19 @@ def smallest_legal_rank(ranks: Iterable[int]) -> int:
     return next(legal for legal in LEGAL_RANKS if legal >= wanted)
 
 
-def _unsupported(config: Mapping[str, Any]) -> str | None:
+def _ranks(config: Mapping[str, Any]) -> list[Any]:
+    return [config["r"], *(config.get("rank_pattern") or {}).values()]
+
+
+def _unsupported(config: Mapping[str, Any]) -> Iterator[str]:
     for key, words in _FEATURES.items():
         if config.get(key):
-            return words
+            yield words
     if config.get("bias", "none") != "none":
-        return "trained biases"
+        yield "trained biases"
     init = config.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
-        return f"a changed base (init_lora_weights {init}); convert it to plain LoRA with PEFT"
-    return None
+        yield f"a changed base (init_lora_weights {init}); convert it to plain LoRA with PEFT"
 
 
 def _why_not_rank(version: Version, rank: int, max_rank: int) -> str | None:

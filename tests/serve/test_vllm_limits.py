@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from adapterhub.bases.headers import TensorInfo
 from adapterhub.plugins import open_registry
 from adapterhub_vllm.limits import (
     LEGAL_RANKS,
     smallest_legal_rank,
+    unserved,
     why_not_files,
     why_not_vllm,
 )
@@ -115,3 +117,25 @@ def test_a_tensor_that_is_no_factor_is_refused(directory: tuple[Any, Path]) -> N
     file.unlink()
     save_file({**tensors, "base_model.model.lm_head.weight": first.clone()}, file)
     assert "lm_head.weight" in (why_not_files(version, folder, 32) or "")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, []),
+        ({"use_dora": True, "lora_bias": True}, ["refuses DoRA", "refuses a bias in its factors"]),
+        ({"r": 24}, ["has no rank 24: every slot is padded to 32"]),
+        ({"rank_pattern": {"q_proj": 600}}, ["refuses rank 600, at most 512 are served"]),
+        ({"peft_type": "IA3"}, ["refuses it: its method is IA3"]),
+    ],
+)
+def test_all_that_vllm_would_not_serve(values: dict[str, Any], words: list[str]) -> None:
+    config = {"peft_type": "LORA", "r": 8, "bias": "none", **values}
+    factor = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    plain = {factor: TensorInfo("F32", (8, 64), 0, 0)}
+    assert list(unserved(config, plain)) == words
+    strange = {**plain, "base_model.model.lm_head.weight": TensorInfo("F32", (9, 64), 0, 0)}
+    more = list(unserved({**config, "peft_type": "LORA"}, strange))[-1]
+    assert more == (
+        "leaves out 1 tensors that are no LoRA factors, such as base_model.model.lm_head.weight"
+    )

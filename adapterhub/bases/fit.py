@@ -1,0 +1,68 @@
+"""Whether a tensor of an adapter fits a base, by name and shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from adapterhub.bases.modules import AdapterKey, BaseModules, is_vocabulary
+
+
+def is_known(key: AdapterKey, config: Mapping[str, Any], modules: BaseModules) -> bool:
+    """Whether the base has the module of a tensor, or the adapter brings it whole."""
+    if key.module in modules:
+        return True
+    # A head that was trained from scratch is not in the base.
+    own = set(config.get("modules_to_save") or ())
+    return not key.added and not own.isdisjoint(key.module.split("."))
+
+
+def expected_shape(
+    key: AdapterKey, shape: tuple[int, ...], config: Mapping[str, Any], modules: BaseModules
+) -> str | None:
+    """The shape that would fit the module, as text, where `shape` does not; None where it does
+    or where the base does not tell."""
+    weight = modules.weight_shape(key.module)
+    own = config.get("modules_to_save") or ()
+    if weight is None or len(weight) != 2 or key.module.rpartition(".")[2] in own:
+        return None
+    # Conv1D of GPT-2 holds (in, out) where Linear holds (out, in).
+    outputs, inputs = reversed(weight) if config.get("fan_in_fan_out") else weight
+    name = key.parameter.partition(".")[0]
+    if config.get("target_parameters"):
+        return None
+    if name == "lora_A" and key.parameter != "lora_A.bias":
+        return None if shape[1:] == (inputs,) else f"(r, {inputs})"
+    if key.parameter in ("lora_B.weight", "lora_B"):
+        return None if shape[:1] == (outputs,) else f"({outputs}, r)"
+    # An embedding may have got new tokens, but its width stays.
+    if name == "lora_embedding_B":
+        return None if shape[:1] == (weight[1],) else f"({weight[1]}, r)"
+    if name in ("lora_magnitude_vector", "ia3_l"):
+        return None if math.prod(shape) in weight else f"{outputs} elements"
+    if key.parameter == "weight":
+        fits = shape[1:] == weight[1:] if is_vocabulary(key.module) else shape == weight
+        return None if fits else shape_text(weight)
+    return None
+
+
+def prompt_width(config: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[int | None, str]:
+    """The width of virtual tokens that fits a base with the configuration `base`, and why; None
+    where it does not say."""
+    text = base.get("text_config") or base
+    hidden = text.get("hidden_size") or text.get("n_embd")
+    if config["peft_type"] != "PREFIX_TUNING":
+        return hidden, "the base's hidden size"
+    layers = text.get("num_hidden_layers") or text.get("n_layer")
+    heads = text.get("num_attention_heads") or text.get("n_head")
+    if not (hidden and layers and heads):
+        return None, ""
+    head = text.get("head_dim") or hidden // heads
+    keys = (text.get("num_key_value_heads") or heads) * head
+    return 2 * layers * keys, f"keys and values of {layers} layers"
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape for messages: `(64, 128)`."""
+    return "(" + ", ".join(map(str, shape)) + ")"
