@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from registry_speed import adapters
-from registry_speed.timing import median, seconds
-
 from adapterhub_registry.store import LocalRegistry
+from registry_speed import adapters
+from registry_speed.timing import after_sync, median, seconds
 
 Figures = dict[str, Any]
 
@@ -34,8 +33,7 @@ def beside_copy(directory: Path, rounds: int) -> Figures:
         os.sync()
         found = _copy(weights, directory / f"copy-{index}")
         manifest = adapters.manifest("large", base)
-        os.sync()
-        taken = seconds(lambda manifest=manifest: registry.commit(manifest, payload))
+        taken = after_sync(lambda manifest=manifest: registry.commit(manifest, payload))
         # The first of each warms the page cache.
         if index:
             commits.append(taken)
@@ -73,9 +71,7 @@ def by_writers(directory: Path, writers: int, commits: int) -> Figures:
     return {"per_second": len(found) / taken, "numbers": found}
 
 
-def _write(
-    home: Path, source: Path, base: Any, count: int, ready: Any, numbers: Any
-) -> None:
+def _write(home: Path, source: Path, base: Any, count: int, ready: Any, numbers: Any) -> None:
     registry = LocalRegistry(home)
     payload = home / f"payload-{os.getpid()}"
     shutil.copytree(source, payload)
