@@ -166,7 +166,6 @@ class Database:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        disk.sync(self.path.parent)
 
 
 def _schema_version(connection: sqlite3.Connection) -> int:

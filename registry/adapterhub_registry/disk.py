@@ -31,6 +31,14 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def make_lasting_directory(path: Path) -> None:
+    """Create `path` and its parents, each with its entry on the disk; it may exist."""
+    missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+    for folder in reversed(missing):
+        make_directory(folder)
+        sync(folder.parent)
+
+
 def write(path: Path, data: bytes) -> None:
     """Create the file `path`, which must not exist, with `data` in it."""
     with _naming(path), path.open("xb") as file:

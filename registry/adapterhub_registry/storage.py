@@ -28,9 +28,7 @@ class Storage:
         self.blobs = Blobs(self.root / "blobs" / "sha256")
         self.views = Views(self.root / "views", self.blobs, self.staging)
         for directory in (self.blobs.directory, self.views.directory, self.ingest, self.trash):
-            if not directory.is_dir():
-                disk.make_directory(directory)
-                disk.sync(directory.parent)
+            disk.make_lasting_directory(directory)
         self.database = Database(self.root, self.blobs.read, busy_seconds)
 
     @contextmanager

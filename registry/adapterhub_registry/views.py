@@ -83,7 +83,6 @@ class Views:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 return
-            disk.sync(self.directory)
             self._note(view, _stamps(view))
 
     def _noted(self, view: Path) -> Stamps:
