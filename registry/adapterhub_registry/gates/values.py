@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 
@@ -20,6 +20,9 @@ FLOATS = {
 _CHUNK = 2**20
 """Bytes; a multiple of every element's size."""
 
+Piece = tuple[str, int, int]
+"""A tensor's name, and the bytes [start, end) of the file."""
+
 
 def scan_values(path: Path, tensors: Mapping[str, TensorInfo]) -> set[str]:
     """The names of the tensors whose every element is zero, of either sign.
@@ -27,36 +30,54 @@ def scan_values(path: Path, tensors: Mapping[str, TensorInfo]) -> set[str]:
     tensors: float tensors only. Raises AdzError (exit code 3) for the first that holds NaN or
     Inf. Memory is bounded by a few MiB.
     """
-    zeros = set()
+    largest = dict.fromkeys(tensors, 0)
     # One buffer for all: memory that is new for each tensor costs more than the scan.
     buffer = bytearray(_CHUNK)
     with path.open("rb") as file:
-        for name, info in tensors.items():
-            largest = _largest(file, info, buffer)
-            if largest >= FLOATS[info.dtype][1]:
-                raise AdzError(
-                    f"{path.name} is refused: tensor {name} holds NaN or Inf",
-                    "its training diverged: train it again",
-                    exit_code=EXIT_VERIFICATION,
-                )
-            if largest == 0:
-                zeros.add(name)
-    return zeros
+        for dtype, pieces in _windows(tensors):
+            for name, value in _largest(file, dtype, pieces, buffer):
+                if value >= FLOATS[dtype][1]:
+                    raise AdzError(
+                        f"{path.name} is refused: tensor {name} holds NaN or Inf",
+                        "its training diverged: train it again",
+                        exit_code=EXIT_VERIFICATION,
+                    )
+                largest[name] = max(largest[name], value)
+    return {name for name, value in largest.items() if value == 0}
 
 
-def _largest(file: BufferedReader, info: TensorInfo, buffer: bytearray) -> int:
-    """The largest element's bits without the sign."""
+def _windows(tensors: Mapping[str, TensorInfo]) -> Iterator[tuple[str, list[Piece]]]:
+    """The tensors' bytes as they follow each other, a dtype and at most a chunk at once: an
+    adapter has hundreds of small tensors."""
+    dtype, pieces = "", list[Piece]()
+    for name, info in sorted(tensors.items(), key=lambda item: item[1].start):
+        for start in range(info.start, info.end, _CHUNK):
+            end = min(start + _CHUNK, info.end)
+            follows = pieces and (info.dtype, start) == (dtype, pieces[-1][2])
+            if pieces and not (follows and end - pieces[0][1] <= _CHUNK):
+                yield dtype, pieces
+                pieces = []
+            dtype = info.dtype
+            pieces.append((name, start, end))
+    if pieces:
+        yield dtype, pieces
+
+
+def _largest(
+    file: BufferedReader, dtype: str, pieces: list[Piece], buffer: bytearray
+) -> Iterator[tuple[str, int]]:
+    """The largest element's bits without the sign, by piece."""
     # Imported late: `adz ls` must not pay for it.
     import numpy as np
 
-    kind = np.dtype(FLOATS[info.dtype][0])
+    kind = np.dtype(FLOATS[dtype][0])
     magnitude = np.array((1 << (8 * kind.itemsize - 1)) - 1, dtype=kind)
-    largest = 0
-    file.seek(info.start)
-    for start in range(info.start, info.end, len(buffer)):
-        size = min(len(buffer), info.end - start)
-        if file.readinto(memoryview(buffer)[:size]) != size:
-            raise AdzError(f"{file.name} ends early", exit_code=EXIT_VERIFICATION)
-        bits = np.frombuffer(buffer, dtype=kind, count=size // kind.itemsize)
-        largest = max(largest, int((bits & magnitude).max()))
-    return largest
+    first = pieces[0][1]
+    size = pieces[-1][2] - first
+    file.seek(first)
+    if file.readinto(memoryview(buffer)[:size]) != size:
+        raise AdzError(f"{file.name} ends early", exit_code=EXIT_VERIFICATION)
+    bits = np.frombuffer(buffer, dtype=kind, count=size // kind.itemsize) & magnitude
+    starts = [(start - first) // kind.itemsize for _, start, _ in pieces]
+    values = np.maximum.reduceat(bits, starts).tolist()
+    return zip((name for name, _, _ in pieces), values, strict=True)
