@@ -139,7 +139,7 @@ def _tensor(path: Path, name: str, entry: Any, begin: int, limits: Limits) -> Te
 
 def _is_naturals(value: Any) -> bool:
     # bool is an int to Python, but not to JSON.
-    return isinstance(value, list) and all(type(item) is int for item in value)
+    return isinstance(value, list) and {int}.issuperset(map(type, value))
 
 
 def _check_layout(path: Path, tensors: dict[str, TensorInfo], begin: int, size: int) -> None:
