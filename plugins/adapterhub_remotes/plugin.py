@@ -13,7 +13,7 @@ def adapterhub_remotes() -> Iterator[specs.Remote]:
     yield specs.Remote(
         name="oci",
         summary="An OCI registry: oci://host/path, a repository for each adapter",
-        impl="adapterhub_remotes.oci:OciRemote",
+        impl="adapterhub_remotes.oci.remote:OciRemote",
         schemes=("oci",),
     )
     yield specs.Remote(
