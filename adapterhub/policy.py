@@ -12,9 +12,10 @@ error for whoever needs it: without knowing what is demanded nothing is let thro
 
 from __future__ import annotations
 
+import base64
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,13 +25,15 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from adapterhub.config import read_recipe, validate
-from adapterhub.errors import AdzError, usage_error
+from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
 from adapterhub.home import adz_home
+from adapterhub.manifest import Version, sha256_of
 
 T = TypeVar("T")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?i?B)")
 _PREFIXES = " kMGT"
+_PEM = re.compile(r"-----BEGIN PUBLIC KEY-----\s+([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----")
 
 
 def _parse_size(value: Any) -> Any:
@@ -71,6 +74,19 @@ class Policy:
         """How much `name` may hold, or None where nothing limits it."""
         return _first_match(self.quotas, name)
 
+    def check_signed(self, version: Version, attestations: Iterable[Mapping[str, Any]]) -> None:
+        """Raise AdzError (exit code 3) when `version` must be signed and no attestation of the
+        kind `signature` says that one of the keys signed it."""
+        keys = self.keys_of(version.name)
+        signers = {found["body"].get("key") for found in attestations}
+        if keys and not signers & {fingerprint(key) for key in keys}:
+            raise AdzError(
+                f"the policy demands a signature of {version.reference}, and it has none by "
+                + " or ".join(key.name for key in keys),
+                f"adz push {version.reference} --to URL --sign KEY.pem signs it",
+                exit_code=EXIT_VERIFICATION,
+            )
+
     def keys_of(self, name: str) -> tuple[Path, ...]:
         """The public keys of which one must have signed every version of `name`; empty where
         none is demanded. Raises AdzError when a key file is missing."""
@@ -100,14 +116,21 @@ def load_policy(home: Path | None = None) -> Policy:
         raise usage_error(message, error.hint) from error
 
 
-def quota_of(name: str) -> Quota | None:
-    """How much `name` may hold by the policy of this home."""
-    return load_policy().quota_of(name)
-
-
-def keys_of(name: str) -> tuple[Path, ...]:
-    """The public keys of which one must have signed `name` by the policy of this home."""
-    return load_policy().keys_of(name)
+def fingerprint(key: Path) -> str:
+    """The sha256 of a public key in PEM form: of its DER bytes, as `openssl pkey -pubin
+    -outform DER | sha256sum` shows it. Raises AdzError for anything else."""
+    try:
+        text = key.read_text(encoding="ascii")
+        body = _PEM.fullmatch(text.strip())
+        der = base64.b64decode("".join(body[1].split()), validate=True) if body else b""
+    except ValueError:
+        der = b""
+    if not der:
+        raise AdzError(
+            f"{key} is not a public key in PEM form",
+            "openssl pkey -in KEY.pem -pubout -out PUB.pem",
+        )
+    return sha256_of(der)
 
 
 def _parse(file: Path) -> Policy:

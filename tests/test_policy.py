@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from adapterhub.errors import AdzError
-from adapterhub.policy import Policy, Quota, keys_of, load_policy, quota_of
+from adapterhub.policy import Policy, Quota, load_policy
+
+
+def quota_of(name: str) -> Quota | None:
+    return load_policy().quota_of(name)
+
+
+def keys_of(name: str) -> tuple[Path, ...]:
+    return load_policy().keys_of(name)
 
 
 @pytest.fixture

@@ -7,9 +7,17 @@ import shutil
 from pathlib import Path
 
 from adapterhub.errors import usage_error
-from adapterhub.manifest import Version
+from adapterhub.manifest import Manifest, Version
 from adapterhub.protocols import Registry
 from adapterhub.staging import staging_folder
+
+MANIFEST = "manifest.json"
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """What `manifest.json` of an exported directory holds: always the same for a version."""
+    value = manifest.model_dump(mode="json", exclude_none=True)
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def export_version(
@@ -35,8 +43,6 @@ def export_version(
 def _write(registry: Registry, version: Version, made: Path, *, with_artifacts: bool) -> None:
     # The view's files are read-only; what a user exports is the user's to change.
     shutil.copytree(registry.path(version), made, copy_function=shutil.copyfile)
-    manifest = version.manifest.model_dump(mode="json", exclude_none=True)
-    text = json.dumps(manifest, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    (made / "manifest.json").write_text(text, encoding="utf-8")
+    (made / MANIFEST).write_text(manifest_text(version.manifest), encoding="utf-8")
     if with_artifacts:
         registry.artifacts(version, made / "artifacts")

@@ -1,0 +1,1 @@
+"""Signatures of versions, made and checked with model-signing: signature.py."""
