@@ -1,9 +1,10 @@
 """The append-only history of names, from which the database is rebuilt when it is lost.
 
-Each line of `names.jsonl` is `{"sha256": ..., "event": ...}` and is on the disk before the
-change that it describes is acknowledged. A line may be there without its change (the process
-was killed between the two); the next change then takes the same `seq`, so of several lines
-with one `seq` the last one counts.
+Each line of `names.jsonl` is `{"event": ..., "left": ..., "sha256": ...}` and is on the disk
+before the change that it describes is acknowledged. `left` says how many lines of the same change
+follow, and is left out for none. Lines may be there without their change (the process was killed
+between the two); the next change then takes the same `seq`, so a line supersedes those above it
+with its `seq` or a higher one.
 """
 
 from __future__ import annotations
@@ -47,23 +48,41 @@ class Journal:
         """Add events and wait until they are on the disk. Only the writer may call it."""
         created = not self.path.exists()
         # A killed writer may have left half a line; a line break keeps it apart from ours.
-        disk.append(self.path, b"".join([self._break(), *map(_line, events)]))
+        lines = [_line(event, left) for left, event in enumerate(reversed(list(events)))]
+        disk.append(self.path, b"".join([self._break(), *reversed(lines)]))
         disk.sync(self.path)
         if created:
             disk.sync(self.path.parent)
 
     def read(self) -> list[Event]:
-        """The events in order. Lines that a crash or a bad disk damaged are left out; `fsck`
-        finds those that are missed."""
+        """The events in order. Lines that a crash or a bad disk damaged are left out, and so is
+        the last change where its end is not there; `fsck` finds those that are missed."""
         if not self.path.exists():
             return []
-        found: dict[int, Event] = {}
+        found: list[Event] = []
+        complete = 0
         with self.path.open("rb") as file:
             for line in file:
-                event = _parse(line)
-                if event is not None:
-                    found[event.seq] = event
-        return [found[seq] for seq in sorted(found)]
+                event, left = _parse(line)
+                if event is None:
+                    continue
+                while found and found[-1].seq >= event.seq:
+                    found.pop()
+                # What another change follows was completed, even if its last line is damaged.
+                complete = len(found) + 1 if left == 0 else min(complete, len(found))
+                found.append(event)
+        return found[:complete]
+
+    def tail(self, size: int = 2**20) -> list[Event]:
+        """The intact events in the last `size` bytes: quick, and enough to see where it ends."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            start = max(file.seek(0, 2) - size, 0)
+            file.seek(start)
+            if start:
+                file.readline()
+            return [event for line in file if (event := _parse(line)[0]) is not None]
 
     def _break(self) -> bytes:
         if not self.path.exists():
@@ -74,15 +93,18 @@ class Journal:
             return b"" if file.read(1) in (b"\n", b"") else b"\n"
 
 
-def _line(event: Event) -> bytes:
-    values = asdict(event)
-    return canonical_json({"sha256": sha256_of(canonical_json(values)), "event": values}) + b"\n"
+def _line(event: Event, left: int) -> bytes:
+    values: dict[str, Any] = {"event": asdict(event)} | ({"left": left} if left else {})
+    checked = values if left else values["event"]
+    return canonical_json(values | {"sha256": sha256_of(canonical_json(checked))}) + b"\n"
 
 
-def _parse(line: bytes) -> Event | None:
+def _parse(line: bytes) -> tuple[Event | None, int]:
     try:
         value = json.loads(line)
-        event = Event(**value["event"])
-    except (ValueError, KeyError, TypeError):
-        return None
-    return event if value["sha256"] == sha256_of(canonical_json(value["event"])) else None
+        event, left = Event(**value["event"]), value.get("left", 0)
+        # Bytes that mean the same but are not what was written were damaged, too.
+        intact = _line(event, left).strip() == line.strip()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None, 0
+    return (event, left) if intact else (None, 0)
