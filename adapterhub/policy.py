@@ -87,6 +87,17 @@ class Policy:
                 exit_code=EXIT_VERIFICATION,
             )
 
+    def check_unsigned(self, name: str) -> None:
+        """Raise AdzError (exit code 3) when versions of `name` must be signed: what comes from
+        elsewhere under a new name has no signature of that name."""
+        if self.keys_of(name):
+            raise AdzError(
+                f"the policy demands a signature of every version of {name}, and nobody signed "
+                "this as one",
+                "take another name, or pull a version that is signed",
+                exit_code=EXIT_VERIFICATION,
+            )
+
     def keys_of(self, name: str) -> tuple[Path, ...]:
         """The public keys of which one must have signed every version of `name`; empty where
         none is demanded. Raises AdzError when a key file is missing."""

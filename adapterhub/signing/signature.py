@@ -37,15 +37,8 @@ def sign_version(registry: Registry, version: Version, key: Path) -> bytes:
     with _needing_the_extra():
         from model_signing import hashing, signing
     config = signing.Config()
-    try:
+    with _reading(key):
         config.use_elliptic_key_signer(private_key=key)
-    except OSError as error:
-        raise AdzError(f"the key {key} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise AdzError(
-            f"{key} is not a private key that signs: {_first_line(error)}",
-            "make one: openssl ecparam -genkey -name prime256v1 -noout -out KEY.pem",
-        ) from error
     manifest = version.manifest
     ignored = [*_UNSIGNED, *([] if _CARD in manifest.files else [_CARD])]
     with staging_folder(home_staging()) as folder:
@@ -108,9 +101,10 @@ def stored_signature(registry: Registry, version: Version) -> bytes | None:
 
 def public_fingerprint(key: Path) -> str:
     """The fingerprint of the public key that belongs to a private one; see `policy`."""
-    from cryptography.hazmat.primitives import serialization
-
-    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    with _needing_the_extra():
+        from cryptography.hazmat.primitives import serialization
+    with _reading(key):
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
     return sha256_of(
         private.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -185,6 +179,20 @@ def _link(source: Path, target: Path) -> None:
         inside.mkdir(parents=True, exist_ok=True)
         for name in names:
             (inside / name).hardlink_to(Path(folder, name))
+
+
+@contextmanager
+def _reading(key: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AdzError(f"the key {key} cannot be read: {error.strerror}") from error
+    except Exception as error:
+        # Each kind of key that does not fit raises something else.
+        raise AdzError(
+            f"{key} is not a private key that signs: {_first_line(error)}",
+            "make one: openssl ecparam -genkey -name prime256v1 -noout -out KEY.pem",
+        ) from error
 
 
 @contextmanager
