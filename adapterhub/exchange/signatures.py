@@ -66,7 +66,8 @@ class Demand:
     def verify(self, found: Found, payload: Path) -> list[Mapping[str, Any]]:
         """The attestations to record. Raises AdzError (exit code 3) where one is demanded and
         the signature that came is not it, or none came."""
-        remote, bodies = found.remote_version, []
+        remote = found.remote_version
+        bodies: list[Mapping[str, Any]] = []
         for keys in (self.policy, self.given):
             if not keys:
                 continue
