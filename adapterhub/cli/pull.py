@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 @click.option("--as", "rename", metavar="NAME", help="Store it as the next version of this name.")
 @click.option("--all", "every", is_flag=True, help="Every version and alias of these names.")
 @click.option(
+    "--key",
+    "keys",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="A public key that must have signed; may be given several times, one is enough.",
+)
+@click.option(
     "--max-bytes",
     type=click.IntRange(min=1),
     default=4 << 30,
@@ -37,6 +45,7 @@ def command(
     url: str,
     rename: str | None,
     every: bool,
+    keys: tuple[Path, ...],
     max_bytes: int,
     dry_run: bool,
     as_json: bool,
@@ -61,6 +70,7 @@ def command(
         progress,
         every=every,
         rename=rename,
+        keys=keys,
         dry_run=dry_run,
         bounds=Bounds(version_bytes=max_bytes),
     ):
@@ -77,4 +87,5 @@ def _describe(result: Transferred) -> str:
     if result.action == "pulled" and result.sent < result.size:
         text += f", {format_size(result.sent)} of it read"
     text += f"  ({', '.join(result.aliases)})" if result.aliases else ""
-    return f"{text}\n  {result.base}" if result.base else text
+    notes = [note for note in (result.signature, result.base) if note]
+    return "\n  ".join([text, *notes])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,10 +23,22 @@ if TYPE_CHECKING:
     help="Such as oci://host/path, hub://organisation, s3://bucket/path or ./folder.",
 )
 @click.option("--all", "every", is_flag=True, help="Every version and alias of these names.")
+@click.option(
+    "--sign",
+    "key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="KEY",
+    help="Sign with this private key, a PEM file of an elliptic curve.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @json_option
 def command(
-    references: tuple[str, ...], url: str, every: bool, dry_run: bool, as_json: bool
+    references: tuple[str, ...],
+    url: str,
+    every: bool,
+    key: Path | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Copy versions to a remote, under their names, numbers and digests.
 
@@ -39,7 +52,7 @@ def command(
     registry, progress = open_registry(), TerminalProgress()
     results = []
     for result in push(
-        registry, open_remote(url), references, progress, every=every, dry_run=dry_run
+        registry, open_remote(url), references, progress, every=every, key=key, dry_run=dry_run
     ):
         results.append(result)
         if not as_json:
@@ -52,4 +65,5 @@ def _describe(result: Transferred) -> str:
     text = f"{result.reference}  {result.action}, {format_size(result.size)}"
     if result.action in ("pushed", "would push") and result.sent < result.size:
         text += f", {format_size(result.sent)} of it sent"
-    return text + (f"  ({', '.join(result.aliases)})" if result.aliases else "")
+    notes = [*result.aliases, *([result.signature] if result.signature else [])]
+    return text + (f"  ({', '.join(notes)})" if notes else "")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
 from adapterhub.exchange.arrival import Arrival
@@ -17,6 +17,7 @@ from adapterhub.exchange.download import Download
 from adapterhub.exchange.found import Found, find_version, remote_files
 from adapterhub.exchange.parallel import run_parallel
 from adapterhub.exchange.result import Transferred
+from adapterhub.exchange.signatures import Demand, record
 from adapterhub.exchange.wanted import Incoming, incoming, not_there
 from adapterhub.manifest import BaseLink, Parent, Version
 from adapterhub.protocols import Progress, Registry, Remote, RemoteFile
@@ -32,13 +33,15 @@ def pull(
     *,
     every: bool = False,
     rename: str | None = None,
+    keys: Sequence[Path] = (),
     dry_run: bool = False,
     bounds: Bounds | None = None,
 ) -> Iterator[Transferred]:
     """Store versions of `remote` here under their own names and numbers, one after the other.
 
     every: all versions and aliases of the names. rename: store the one version as the next of
-    this name instead, with the one at the remote as its parent. Nothing of a version is visible
+    this name instead, with the one at the remote as its parent. keys: public keys, of which one
+    must have signed; the policy may demand its own. Nothing of a version is visible
     before all of it was verified. Raises AdzError: exit code 2 for what is not there, 3 for
     what is not what it claims to be, or where the number is taken by another version.
     """
@@ -46,7 +49,7 @@ def pull(
         check_name(rename)
         if every or len(references) != 1:
             raise usage_error("--as goes with one reference", "adz pull sql@7 --as other")
-    pulling = _Pull(registry, remote, progress, bounds or Bounds(), rename)
+    pulling = _Pull(registry, remote, progress, bounds or Bounds(), rename, tuple(keys))
     for item in incoming(remote, references, every=every):
         yield pulling.one(item, dry_run=dry_run)
 
@@ -58,6 +61,7 @@ class _Pull:
     progress: Progress
     bounds: Bounds
     rename: str | None
+    keys: tuple[Path, ...]
 
     def one(self, item: Incoming, *, dry_run: bool) -> Transferred:
         found = find_version(self.remote, item.name, item.tag, self.bounds)
@@ -74,29 +78,27 @@ class _Pull:
             source=found.reference if self.rename else "",
             base=_base_note(self.registry, found.manifest.base),
         )
-        if self.rename or not self._is_here(found):
+        demand = Demand.of(item.name, self.keys, self.rename)
+        here = None if self.rename else self._here(found)
+        if here is None or demand.missing(self.registry, here):
+            if found.remote_version.signature is None:
+                # Where one is demanded, no file needs to be read for that.
+                demand.verify(found, Path())
             if dry_run:
                 return replace(result, action="would pull")
-            version, sent = self._transfer(found)
-            result = replace(
-                result,
-                action="pulled",
-                reference=version.reference,
-                digest=version.digest,
-                sent=sent,
-            )
+            result = self._transfer(found, demand, result)
         if not dry_run:
             for alias in aliases:
                 self.registry.tag(found.reference, alias)
         return result
 
-    def _is_here(self, found: Found) -> bool:
+    def _here(self, found: Found) -> Version | None:
         if found.manifest.name not in self.registry.names():
-            return False
+            return None
         try:
             version = self.registry.resolve(found.reference)
         except AdzError:
-            return False
+            return None
         if version.digest != found.digest:
             raise AdzError(
                 f"{found.reference} of {self.remote.url} is another version than the one here: "
@@ -104,16 +106,28 @@ class _Pull:
                 f"pull it under another name: adz pull {found.reference} --as NAME",
                 exit_code=EXIT_VERIFICATION,
             )
-        return True
+        return version
 
-    def _transfer(self, found: Found) -> tuple[Version, int]:
+    def _transfer(self, found: Found, demand: Demand, result: Transferred) -> Transferred:
         with staging_folder(home_staging()) as folder, ExitStack() as held:
             arrival = Arrival(folder, held)
             arrival.prepare(self.registry, found.manifest, self._waiting)
             sent = self._read(found, arrival.missing)
             arrival.finish()
+            payload = folder / "payload"
+            verified = demand.verify(found, payload)
             artifacts = folder / "artifacts" if found.manifest.artifacts else None
-            return self._store(found, folder / "payload", artifacts), sent
+            version = self._store(found, payload, artifacts)
+        if self.rename is None:
+            record(self.registry, version, verified)
+        return replace(
+            result,
+            action="pulled",
+            reference=version.reference,
+            digest=version.digest,
+            sent=sent,
+            signature=_signature_note(found, verified),
+        )
 
     def _store(self, found: Found, payload: Path, artifacts: Path | None) -> Version:
         manifest = found.manifest
@@ -148,6 +162,13 @@ class _Pull:
 
     def _waiting(self) -> None:
         self.progress.note("waiting for another process that pulls the same file")
+
+
+def _signature_note(found: Found, verified: Sequence[Mapping[str, Any]]) -> str:
+    if verified:
+        return f"signed by {verified[-1]['file']}"
+    is_signed = found.remote_version.signature is not None
+    return "signed, but no key was given to check it" if is_signed else ""
 
 
 def _base_note(registry: Registry, link: BaseLink) -> str:

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.exchange.bounds import Bounds
 from adapterhub.exchange.found import Found, find_version, remote_files
 from adapterhub.exchange.parallel import StoppedError, run_parallel
 from adapterhub.exchange.result import Transferred
-from adapterhub.exchange.wanted import Outgoing, outgoing
+from adapterhub.exchange.signatures import signature_to_push
+from adapterhub.exchange.wanted import Outgoing, is_tag, outgoing
 from adapterhub.manifest import Version
 from adapterhub.protocols import Progress, Registry, Remote, RemoteFile, RemoteVersion
 from adapterhub.staging import home_staging, staging_folder
@@ -25,16 +27,18 @@ def push(
     progress: Progress,
     *,
     every: bool = False,
+    key: Path | None = None,
     dry_run: bool = False,
     bounds: Bounds | None = None,
 ) -> Iterator[Transferred]:
     """Copy versions to `remote`, one after the other; `name@alias` sets the alias there too.
 
-    every: all versions and aliases of the names. Files that the remote has are not sent again,
-    and a version is found there only when all of its files are. Raises AdzError with exit code
-    3 where the remote has another version of the same number.
+    every: all versions and aliases of the names. key: a private key to sign with; a signature
+    that was made or verified here before goes along in any case. Files that the remote has are
+    not sent again, and a version is found there only when all of its files are. Raises AdzError
+    with exit code 3 where the remote has another version of the same number.
     """
-    pushing = _Push(registry, remote, progress, bounds or Bounds())
+    pushing = _Push(registry, remote, progress, bounds or Bounds(), key)
     for item in outgoing(registry, references, every=every):
         yield pushing.one(item, dry_run=dry_run)
 
@@ -45,33 +49,46 @@ class _Push:
     remote: Remote
     progress: Progress
     bounds: Bounds
+    key: Path | None
 
     def one(self, item: Outgoing, *, dry_run: bool) -> Transferred:
         version = item.version
         there = self._find(version)
         files = remote_files(version.manifest)
+        missing = self._missing(version, files)
+        # Signing leaves an attestation, so a dry run does not.
+        key = None if dry_run else self.key
+        signature = signature_to_push(self.registry, version, key)
+        if signature is None and there is not None:
+            signature = there.remote_version.signature
+        signed_anew = there is not None and signature != there.remote_version.signature
+        tags = [] if there and not missing and not signed_anew else [str(version.number)]
+        tags += [alias for alias in item.aliases if not self._points_at(version, alias)]
         result = Transferred(
             reference=version.reference,
             digest=version.digest,
             action="already there",
             size=sum(file.record.size for file in files),
             aliases=item.aliases,
+            signature="signed" if signature or self.key else "",
         )
-        missing = self._missing(version, files)
-        tags = [] if there and not missing else [str(version.number)]
-        tags += [alias for alias in item.aliases if not self._points_at(version, alias)]
         if not tags:
             return result
-        sent = sum(file.record.size for file in missing)
+        result = replace(result, sent=sum(file.record.size for file in missing))
         if dry_run:
-            return replace(result, action="would push", sent=sent)
+            return replace(result, action="would push")
         self._write(version, missing)
-        body = there.remote_version if there else RemoteVersion(version.manifest.canonical())
+        if signed_anew:
+            tags += self._aliases_there(version, tags)
+        body = RemoteVersion(version.manifest.canonical(), signature)
         self.remote.publish(version.name, body, tags, f"# {version.reference}\n")
         self._check(version, tags)
-        return replace(
-            result, action="already there" if there and not missing else "pushed", sent=sent
-        )
+        return result if there and not missing else replace(result, action="pushed")
+
+    def _aliases_there(self, version: Version, known: Sequence[str]) -> list[str]:
+        """The aliases of the version at the remote, which are to carry its new signature."""
+        tags = [tag for tag in self.remote.tags(version.name) if is_tag(tag) and tag not in known]
+        return [tag for tag in tags if not tag.isdigit() and self._points_at(version, tag)]
 
     def _find(self, version: Version) -> Found | None:
         found = find_version(self.remote, version.name, str(version.number), self.bounds)

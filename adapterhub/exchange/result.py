@@ -14,7 +14,7 @@ class Transferred:
 
     aliases: those that point at it on the side that received it. source: what it is called on
     the other side, where that differs. base: what is known here about its base, if it matters.
-    signed: whether a signature came or went with it.
+    signature: what is known about its signature, empty where it has none.
     """
 
     reference: str
@@ -25,7 +25,7 @@ class Transferred:
     aliases: tuple[str, ...] = ()
     source: str = ""
     base: str = ""
-    signed: bool = False
+    signature: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""

@@ -81,10 +81,11 @@ def not_there(remote: Remote, item: Incoming) -> AdzError:
 
 def _tags(remote: Remote, reference: Reference) -> list[str]:
     """The numbers and aliases there; other tags, which other tools may set, are left out."""
-    return sorted(tag for tag in set(remote.tags(reference.name)) if _is_tag(tag))
+    return sorted(tag for tag in set(remote.tags(reference.name)) if is_tag(tag))
 
 
-def _is_tag(tag: str) -> bool:
+def is_tag(tag: str) -> bool:
+    """Whether a remote's tag is a number or an alias as we write them."""
     if tag.isdigit():
         return tag.isascii() and not tag.startswith("0")
     try:
