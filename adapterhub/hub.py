@@ -109,6 +109,7 @@ class Hub:
     def load(self, reference: str) -> tuple[Any, Any]:
         """The model (a `PeftModel` for PEFT's methods, the plain model for a base) and its
         tokenizer, in evaluation mode on the CPU."""
+        from adapterhub.bases.identity import template_warning
         from adapterhub.bases.together import resolve_together
         from adapterhub.bases.verify import verify_base
         from adapterhub.models import load_adapter, load_base, load_tokenizer
@@ -118,6 +119,9 @@ class Hub:
             verify_base(base)
             model, version = load_base(base), versions.get(reference)
             if version is not None:
+                warning = template_warning(version, base)
+                if warning:
+                    self._progress.warn(warning)
                 model = load_adapter(model, version, registry.path(version))
             return model, load_tokenizer(base)
 
@@ -169,13 +173,25 @@ class Hub:
             return registry.remove(reference)
 
     def import_adapter(
-        self, directory: Path | str, name: str, *, base: str | None = None
+        self, directory: Path | str, name: str, *, base: str | None = None, convert: bool = False
     ) -> Version:
-        """Store a copy of a PEFT adapter that was made elsewhere."""
+        """Store a copy of a PEFT adapter that was made elsewhere. base: `unknown` leaves it
+        open; convert: pickled weights are read in a locked-down process."""
         from adapterhub.imports.pipeline import import_adapter
 
         with self._registry() as registry:
-            return import_adapter(registry, Path(directory), name, base, self._progress)
+            return import_adapter(
+                registry, Path(directory), name, base, self._progress, convert=convert
+            )
+
+    def claim_base(
+        self, reference: str, *, base: str | None = None, name: str | None = None
+    ) -> Version:
+        """Say which base a stored version belongs to: a new version with the same files."""
+        from adapterhub.imports.claim import claim_base
+
+        with self._registry() as registry:
+            return claim_base(registry, reference, base, self._progress, name=name)
 
     def export(
         self, reference: str, directory: Path | str, *, with_artifacts: bool = False

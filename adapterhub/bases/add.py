@@ -14,9 +14,12 @@ from adapterhub.bases.digests import (
     read_tensors,
     weight_files,
 )
+from adapterhub.bases.fit import shape_text
+from adapterhub.bases.identity import derivation_from
+from adapterhub.bases.modules import BaseModules
 from adapterhub.bases.sources import Located, locate, normalise_source
 from adapterhub.bases.verify import collect_stats, forget_stats, verify_base, write_stats
-from adapterhub.errors import AdzError, usage_error
+from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
 from adapterhub.home import adz_home
 from adapterhub.manifest import BaseDigests, BaseRecord, canonical_json, sha256_of
 from adapterhub.protocols import Progress, Registry
@@ -25,15 +28,25 @@ from adapterhub.staging import home_staging, staging_folder
 
 
 def add_base(
-    registry: Registry, name: str, source: str, *, copy: bool, progress: Progress
+    registry: Registry,
+    name: str,
+    source: str,
+    *,
+    copy: bool,
+    progress: Progress,
+    quantised_from: str | None = None,
 ) -> BaseRecord:
     """Record the base that `source` names as `name`, and return the record.
 
     Adding the same source under the same name again verifies it and changes nothing.
-    `copy` keeps a copy below ADZ_HOME instead of a reference. Raises AdzError for an unknown
-    source, a base without safetensors or tokenizer, or a taken name.
+    `copy` keeps a copy below ADZ_HOME instead of a reference. quantised_from: the base whose
+    weights these are in another form, so that its adapters may be used on this one. Raises
+    AdzError for an unknown source, a base without safetensors or tokenizer, a taken name, or
+    modules that are not those of `quantised_from`.
     """
-    check_name(name)
+    if check_name(name) == "unknown":
+        raise usage_error("no base can be called 'unknown'", "--base unknown leaves a base open")
+    original = registry.base(quantised_from) if quantised_from else None
     source = normalise_source(source)
     known = _known(registry, name, source)
     if known is not None:
@@ -44,6 +57,10 @@ def add_base(
     if copy and located.derivation is None:
         located = _copy(located, progress)
     stats = collect_stats(located.directory)
+    derivation = located.derivation
+    if original is not None:
+        _check_modules(located.directory, name, original)
+        derivation = derivation_from(original, "quantised")
     parameters, dtype = describe_tensors(read_tensors(located.directory))
     record = BaseRecord(
         name=name,
@@ -53,7 +70,7 @@ def add_base(
         architecture=architecture,
         parameters=parameters,
         dtype=dtype,
-        derivation=located.derivation,
+        derivation=derivation,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     registry.add_base(record)
@@ -73,6 +90,20 @@ def remove_base(registry: Registry, name: str) -> BaseRecord:
     if Path(record.path).parent == adz_home() / "bases" and record.path not in used:
         shutil.rmtree(record.path, ignore_errors=True)
     return record
+
+
+def _check_modules(directory: Path, name: str, original: BaseRecord) -> None:
+    """Refuse a base that cannot be another form of `original`: modules or shapes differ."""
+    modules = BaseModules(read_tensors(directory), read_config(directory))
+    for module, shape in BaseModules.read(original).weights().items():
+        found = modules.weight_shape(module)
+        if module not in modules or (found is not None and found != shape):
+            what = f"is {shape_text(found)}" if found else "is missing"
+            raise AdzError(
+                f"{name} is not {original.name} in another form: {module} {what}",
+                "leave --quantised-from away: it is a base of its own",
+                exit_code=EXIT_VERIFICATION,
+            )
 
 
 def _known(registry: Registry, name: str, source: str) -> BaseRecord | None:

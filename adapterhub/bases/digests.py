@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub.bases.headers import BASE, TensorInfo, read_header
-from adapterhub.errors import EXIT_VERIFICATION, AdzError
+from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseDigests, canonical_json, sha256_of
 
 INDEX = "model.safetensors.index.json"
@@ -116,42 +116,6 @@ def hash_file(path: Path, hashed: Callable[[int], None] = lambda count: None) ->
             digest.update(piece)
             hashed(len(piece))
     return "sha256:" + digest.hexdigest()
-
-
-def explain_difference(expected: BaseDigests, given: BaseDigests) -> list[str]:
-    """Which parts differ: `weights`, `arch`, `tokenizer`, `chat_template`; none when equal."""
-    parts = ("weights", "arch", "tokenizer", "chat_template")
-    return [part for part in parts if getattr(expected, part) != getattr(given, part)]
-
-
-def check_same_base(
-    expected: BaseDigests, given: BaseDigests, *, subject: str = "the adapter"
-) -> list[str]:
-    """Refuse a base on which `subject` would answer wrongly.
-
-    Raises AdzError (exit code 3) when the architecture, the weights or the tokenizer differ.
-    Returns what else differs (`chat_template`), which is worth a warning only.
-    """
-    differing = explain_difference(expected, given)
-    reasons = {
-        "arch": "other tensors or another configuration",
-        "weights": "the same architecture with other weights",
-        "tokenizer": "the same weights with another tokenizer",
-    }
-    for part, reason in reasons.items():
-        if part in differing:
-            raise AdzError(
-                f"{subject} belongs to another base: this one has {reason} "
-                f"({part} {_short(getattr(expected, part))} expected, "
-                f"{_short(getattr(given, part))} given)",
-                "use the base that it was made for",
-                exit_code=EXIT_VERIFICATION,
-            )
-    return differing
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
 
 
 def _index_shards(directory: Path) -> list[str]:

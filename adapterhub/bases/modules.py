@@ -85,6 +85,10 @@ class BaseModules:
         directory = Path(record.path)
         return cls(read_tensors(directory), read_config(directory))
 
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight that is known, by module."""
+        return {name: shape for name, shape in self._weights.items() if shape is not None}
+
     def __contains__(self, module: str) -> bool:
         return self._find(module) is not None
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adapterhub.bases.digests import compute_digests, explain_difference, identity_files
+from adapterhub.bases.digests import compute_digests, identity_files
+from adapterhub.bases.identity import explain_difference
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.home import adz_home
 from adapterhub.manifest import BaseRecord

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adapterhub.cli.output import TerminalProgress, format_table, json_option, print_result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from adapterhub.manifest import BaseRecord
 
 
@@ -25,8 +27,13 @@ def command() -> None:
 @click.argument("name")
 @click.argument("source")
 @click.option("--copy", is_flag=True, help="Keep a copy instead of a reference to the files.")
+@click.option(
+    "--quantised-from",
+    metavar="BASE",
+    help="The base whose weights these are in another form: its adapters fit.",
+)
 @json_option
-def add(name: str, source: str, copy: bool, as_json: bool) -> None:
+def add(name: str, source: str, copy: bool, quantised_from: str | None, as_json: bool) -> None:
     """Make a base model known as NAME.
 
     SOURCE is a directory, a .gguf file, a Hugging Face id such as Qwen/Qwen3-0.6B, or
@@ -36,7 +43,14 @@ def add(name: str, source: str, copy: bool, as_json: bool) -> None:
     from adapterhub.bases.add import add_base
     from adapterhub.plugins import open_registry
 
-    record = add_base(open_registry(), name, source, copy=copy, progress=TerminalProgress())
+    record = add_base(
+        open_registry(),
+        name,
+        source,
+        copy=copy,
+        quantised_from=quantised_from,
+        progress=TerminalProgress(),
+    )
     print_result(record.model_dump(mode="json"), _describe(record), as_json=as_json)
 
 
@@ -98,7 +112,12 @@ def _describe(record: BaseRecord) -> str:
         "created": record.created,
     }
     if record.derivation:
-        made = record.derivation
-        rows["derived"] = f"{made['kind']} from {made['file']} ({made['tensor_type']})"
+        rows["derived"] = _derived(record.derivation)
     width = max(map(len, rows))
     return "\n".join(f"{key.ljust(width)}  {value}" for key, value in rows.items())
+
+
+def _derived(made: Mapping[str, Any]) -> str:
+    if "file" in made:
+        return f"{made['kind']} from {made['file']} ({made['tensor_type']})"
+    return f"{made['kind']} from {made['from']}"

@@ -10,22 +10,40 @@ from adapterhub.cli.output import TerminalProgress, json_option, print_result
 
 
 @click.command(short_help="Store a copy of an adapter that was made elsewhere.")
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="The adapter's name in the registry.")
-@click.option("--base", help="The base that it was trained on; the default is the only one.")
+@click.argument("source")
+@click.option("--name", help="The adapter's name in the registry.")
+@click.option(
+    "--base",
+    help="The base that it was trained on, or unknown; by default the one that it names, or "
+    "the only one.",
+)
+@click.option(
+    "--convert", is_flag=True, help="Read pickled weights in a locked-down process (needs torch)."
+)
 @json_option
-def command(directory: Path, name: str, base: str | None, as_json: bool) -> None:
-    """Store a copy of the PEFT adapter in DIRECTORY.
+def command(source: str, name: str | None, base: str | None, convert: bool, as_json: bool) -> None:
+    """Store a copy of the PEFT adapter in the directory SOURCE.
 
     Only safetensors, adapter_config.json and README.md are taken, and checked: values, ranks,
-    and that every tensor fits a module of the base. DIRECTORY is not changed.
+    and that every tensor fits a module of the base. SOURCE is not changed.
+
+    SOURCE can also be a version whose base is not known yet, or was another one:
+    "adz import sql@3 --base smollm2" checks that it fits, and stores it as the next version.
     """
+    from adapterhub.errors import usage_error
+    from adapterhub.imports.claim import claim_base
     from adapterhub.imports.pipeline import import_adapter
     from adapterhub.plugins import open_registry
+    from adapterhub.reference import is_directory_reference
 
-    version = import_adapter(
-        open_registry(), directory.expanduser(), name, base, TerminalProgress()
-    )
+    registry, progress = open_registry(), TerminalProgress()
+    directory = Path(source).expanduser()
+    if is_directory_reference(source) or directory.exists():
+        if name is None:
+            raise usage_error("the adapter needs a name", "give one with --name")
+        version = import_adapter(registry, directory, name, base, progress, convert=convert)
+    else:
+        version = claim_base(registry, source, base, progress, name=name)
     link = version.manifest.base
     value = {
         "reference": version.reference,

@@ -67,7 +67,7 @@ def command(
 
         progress.note(f"no server at {DEFAULT_URL} (adz serve), answering in this process")
         sampling = Sampling(max_tokens, temperature=temperature)
-        answer = answer_here(registry, reference, prompt, used, sampling)
+        answer = answer_here(registry, reference, prompt, used, sampling, progress)
     else:
         answer = client.ask(reference, prompt, used, max_tokens=max_tokens, temperature=temperature)
     print_result({**asdict(answer), "prompt_format": used}, answer.text, as_json=as_json)

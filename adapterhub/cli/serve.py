@@ -65,6 +65,7 @@ def command(
     from adapterhub.protocols import ServeSettings
     from adapterhub.serve import engines
     from adapterhub.serve.address import check_free, is_loopback
+    from adapterhub.serve.models import template_notes
     from adapterhub.serve.quantized import quantizer_notes
 
     # `adz serve -- --flag` names no base: click hands the flag over as BASE.
@@ -83,6 +84,8 @@ def command(
         progress.warn(f"whoever reaches {host} may use this server: give it an --api-key")
     for line in quantizer_notes(registry, record):
         progress.note(line)
+    for line in template_notes(registry, record):
+        progress.warn(line)
     settings = ServeSettings(
         base=record.name,
         host=host,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub.bases.choose import choose_base
+from adapterhub.bases.together import resolve_together
 from adapterhub.bases.verify import verify_base
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.imports.source import check_source, method_name, read_adapter_config
@@ -72,15 +73,12 @@ def find_source(reference: str, base: str | None, registry: Registry) -> Source:
         return Source(reference, directory, read_adapter_config(directory), None, record)
     if base is not None:
         raise usage_error("--base is for a directory", f"{reference} knows its base")
-    version = registry.resolve(reference)
-    link = version.manifest.base
-    if link.name is None or link.digests is None:
-        raise AdzError(
-            f"the base of {version.reference} is not known", "import it again with --base NAME"
-        )
+    record, versions = resolve_together(registry, [reference])
+    version = versions.get(reference)
+    if version is None:
+        raise usage_error(f"{reference} is a base", "name an adapter")
     if version.manifest.storage != "peft":
         raise AdzError(f"{version.reference} is no adapter of PEFT ({version.manifest.method})")
-    record = registry.base(link.name)
     verify_base(record)
     directory = registry.path(version)
     return Source(version.reference, directory, read_adapter_config(directory), version, record)

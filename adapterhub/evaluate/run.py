@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub import protocols, specs
+from adapterhub.bases.identity import template_warning
 from adapterhub.bases.together import resolve_together
 from adapterhub.bases.verify import verify_base
 from adapterhub.data import choose_format
@@ -89,6 +90,9 @@ def evaluate(registry: Registry, settings: EvaluationSettings, progress: Progres
     )
     verify_base(base)
     for name, version in versions.items():
+        warning = template_warning(version, base)
+        if warning:
+            progress.warn(warning)
         if version.manifest.quantizer:
             progress.note(
                 f"{name} was trained over {version.manifest.quantizer}; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapterhub.bases.identity import template_warning
 from adapterhub.bases.together import resolve_together
 from adapterhub.bases.verify import verify_base
 from adapterhub.errors import AdzError
@@ -38,4 +39,7 @@ def find_subject(registry: Registry, reference: str, progress: Progress) -> Subj
     with progress.task(f"verifying {base.name}", None):
         verify_base(base)
     version = versions.get(reference)
+    warning = template_warning(version, base) if version else None
+    if warning:
+        progress.warn(warning)
     return Subject(base, version, registry.path(version) if version else None)

@@ -20,8 +20,12 @@ _MAX_JSON = 2**20
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 
 
-def check_source(directory: Path) -> None:
-    """Raise AdzError when `directory` holds no adapter that can be imported."""
+def check_source(directory: Path, *, convert: bool = False) -> Path | None:
+    """Raise AdzError when `directory` holds no adapter that can be imported.
+
+    convert: whether pickled weights will do; then their file is returned where there are no
+    others.
+    """
     if not directory.is_dir():
         raise usage_error(f"there is no directory {directory}", "give the adapter's directory")
     if not (directory / CONFIG).exists():
@@ -30,15 +34,19 @@ def check_source(directory: Path) -> None:
             f"{directory} holds no adapter: there is no {CONFIG}",
             "it looks like a base: adz base add" if is_base else "",
         )
-    if not (directory / WEIGHTS).exists():
-        pickles = [name for name in _PICKLES if (directory / name).exists()]
-        if pickles:
-            raise AdzError(
-                f"{directory / pickles[0]} is a pickle, which can run code when it is loaded",
-                "only safetensors are imported: save the adapter again with a newer PEFT",
-                exit_code=EXIT_VERIFICATION,
-            )
+    if (directory / WEIGHTS).exists():
+        return None
+    pickles = [directory / name for name in _PICKLES if (directory / name).exists()]
+    if not pickles:
         raise usage_error(f"{directory} holds no adapter: there is no {WEIGHTS}")
+    if not convert:
+        raise AdzError(
+            f"{pickles[0]} is a pickle, which can run code when it is loaded",
+            "only safetensors are stored: --convert reads it in a locked-down process and "
+            "stores safetensors",
+            exit_code=EXIT_VERIFICATION,
+        )
+    return pickles[0]
 
 
 def copy_payload(directory: Path, target: Path) -> list[str]:

@@ -12,10 +12,11 @@ from safetensors import safe_open
 from adapterhub.bases.choose import choose_base
 from adapterhub.bases.digests import weight_files
 from adapterhub.bases.headers import BASE, read_header
+from adapterhub.bases.identity import describe_difference
 from adapterhub.bases.modules import BaseModules
 from adapterhub.bases.verify import verify_base
-from adapterhub.errors import AdzError, usage_error
-from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Version
+from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
+from adapterhub.manifest import BaseLink, BaseRecord, Version
 from adapterhub.merge.lora import LoraAdapter
 from adapterhub.merge.recipe import MergeRecipe
 from adapterhub.protocols import Registry
@@ -60,7 +61,11 @@ def result_base(
     links = [(o.label, o.version.manifest.base) for o in operands if o.version]
     for label, link in links:
         if link.digests is None:
-            raise AdzError(f"the base of {label} is not known", "import it again with --base NAME")
+            raise AdzError(
+                f"the base of {label} is not known",
+                f"if you know it: adz import {label} --base NAME",
+                exit_code=EXIT_VERIFICATION,
+            )
     directories = [operand.label for operand in operands if operand.version is None]
     if record:
         asserted = BaseLink(status="asserted", name=record.name, digests=record.digests)
@@ -148,14 +153,11 @@ def _find(text: str, registry: Registry) -> Operand:
 
 
 def _compare(label: str, link: BaseLink, other_label: str, other: BaseLink) -> None:
-    differing = [
-        field
-        for field in BaseDigests.model_fields
-        if getattr(link.digests, field) != getattr(other.digests, field)
-    ]
-    if differing:
-        raise AdzError(
-            f"{label} and {other_label} have different bases: {link.name or '?'} and "
-            f"{other.name or '?'} differ in {', '.join(differing)}",
-            "merge adapters of one base",
-        )
+    if link.digests is None or other.digests is None or link.digests == other.digests:
+        return
+    raise AdzError(
+        f"{label} and {other_label} have different bases: {link.name or '?'} and "
+        f"{other.name or '?'} differ in {describe_difference(link.digests, other.digests)}",
+        "merge adapters of one base",
+        exit_code=EXIT_VERIFICATION,
+    )

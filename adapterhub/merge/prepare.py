@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from adapterhub.bases.identity import why_not_version
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import BaseLink
 from adapterhub.merge.lora import LoraAdapter
@@ -74,6 +75,7 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
     _check_distinct(operands)
     record = asserted_base(recipe, registry)
     base = result_base(operands, record, needed=recipe.out is None)
+    _admit(operands, registry)
     adapters = [LoraAdapter(operand.label, operand.directory) for operand in operands]
     for operand, adapter in zip(operands, adapters, strict=True):
         if record and operand.version is None:
@@ -88,6 +90,16 @@ def prepare(recipe: MergeRecipe, registry: Registry) -> PreparedMerge:
     name = _name(recipe, choice, registry)
     shapes = find_shapes(recipe, choice, adapters)
     return PreparedMerge(recipe, name, operands, adapters, base, choice, shapes)
+
+
+def _admit(operands: Sequence[Operand], registry: Registry) -> None:
+    """The registry's gates, where the base of the operands is here: a merge needs none."""
+    versions = [operand.version for operand in operands if operand.version]
+    bases = registry.bases() if versions else []
+    for version in versions:
+        mine = [base for base in bases if why_not_version(version, base) is None]
+        if mine:
+            registry.admit(version, mine[0])
 
 
 def _default_rule(

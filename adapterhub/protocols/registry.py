@@ -120,6 +120,9 @@ class Registry(Protocol):
         self, *, base: str | None = None, method: str | None = None, alias: str | None = None
     ) -> list[Listing]:
         """One line for each name, by name: of those whose latest version has this base or
+    def same_payload(self, payload: str) -> list[Version]:
+        """Live versions whose files have this payload digest, by name and number."""
+
         method, and that have this alias. Reads no manifest."""
 
     def path(self, version: Version) -> Path:

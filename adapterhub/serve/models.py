@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from http import HTTPStatus
 
+from adapterhub.bases.identity import template_warning, why_not_version
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.protocols import Registry
@@ -25,18 +26,19 @@ def why_not_servable(version: Version, base: BaseRecord) -> str | None:
 
     An engine adds its own limits (rank, method) to this.
     """
-    link = version.manifest.base
-    if link.status == "unknown" or link.digests is None:
-        return (
-            f"the base of {version.reference} is not known; "
-            f"import it again with --base {base.name} if that is what it was trained on"
-        )
-    if link.digests.weights != base.digests.weights or link.digests.arch != base.digests.arch:
-        other = link.name if link.name and link.name != base.name else "other weights"
-        return f"{version.reference} was made for {other}, this server has {base.name}"
-    if link.digests.tokenizer != base.digests.tokenizer:
-        return f"{version.reference} was made with another tokenizer than {base.name} has now"
-    return None
+    reason = why_not_version(version, base)
+    if reason and version.manifest.base.digests is None:
+        return f"{reason}; if it is this one: adz import {version.reference} --base {base.name}"
+    return reason
+
+
+def template_notes(registry: Registry, base: BaseRecord) -> Iterator[str]:
+    """A line where servable adapters were made with another chat template than the base's."""
+    versions = [v for v in registry.versions() if why_not_servable(v, base) is None]
+    warnings = [warning for v in versions if (warning := template_warning(v, base))]
+    if warnings:
+        more = f", and {len(warnings) - 1} more like it" if len(warnings) > 1 else ""
+        yield warnings[0] + more
 
 
 def resolve_model(

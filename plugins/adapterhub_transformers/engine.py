@@ -74,7 +74,7 @@ def load_service(settings: ServeSettings, progress: Progress) -> Service:
     lengths = [length for length in (settings.max_context, longest) if length]
     if not lengths:
         raise usage_error(f"{base.name} does not say how long its context is", "give --max-context")
-    worker = Worker(registry, model, tokenizer, max_resident=settings.max_resident)
+    worker = Worker(registry, base, model, tokenizer, max_resident=settings.max_resident)
     return Service(registry, base, tokenizer, worker, min(lengths), progress)
 
 

@@ -10,7 +10,7 @@ from threading import Condition, Thread
 from typing import Any
 
 from adapterhub.generate import Continuation, Sampling, generate, stop_tokens
-from adapterhub.manifest import Version
+from adapterhub.manifest import BaseRecord, Version
 from adapterhub.models import load_adapter
 from adapterhub.protocols import Registry
 
@@ -47,9 +47,16 @@ class Worker:
     """Holds the base and at most `max_resident` adapters, the least recently used go first."""
 
     def __init__(
-        self, registry: Registry, model: Any, tokenizer: Any, *, max_resident: int
+        self,
+        registry: Registry,
+        base: BaseRecord,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_resident: int,
     ) -> None:
         self._registry = registry
+        self._base = base
         self._model = model
         self._tokenizer = tokenizer
         self._stop_ids = stop_tokens(model, tokenizer)
@@ -125,6 +132,7 @@ class Worker:
         if model is None:
             while len(self._resident) >= self._max_resident:
                 self._resident.popitem(last=False)
+            self._registry.admit(version, self._base)
             model = load_adapter(self._model, version, self._registry.path(version))
         self._resident[version.digest] = model
         return model

@@ -137,7 +137,9 @@ class Adapters:
 
     def _checked_directory(self, version: Version) -> Path:
         try:
-            directory: Path = self._open().path(version)
+            registry = self._open()
+            registry.admit(version, registry.base(self._settings.base))
+            directory: Path = registry.path(version)
             reason = why_not_files(version, directory, self._settings.max_rank)
         except (AdzError, OSError, ValueError, KeyError) as error:
             reason = f"{version.reference} cannot be read: {error}"

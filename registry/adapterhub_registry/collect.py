@@ -40,7 +40,7 @@ def collect(registry: Storage, *, dry_run: bool, grace_seconds: float) -> Collec
     if not dry_run:
         for path in list(registry.trash.iterdir()):
             _remove_if_there(path)
-    view_count = sum(path.suffix != ".json" for path in views)
+    view_count = sum(not path.suffix for path in views)
     return CollectReport(len(blobs), view_count, size, kept={"within grace": recent})
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adapterhub.bases.digests import compute_digests, explain_difference, hash_file
+from adapterhub.bases.digests import compute_digests, hash_file
+from adapterhub.bases.identity import explain_difference
 from adapterhub.errors import AdzError
 from adapterhub.manifest import Manifest, Version, payload_digest, sha256_of
 from adapterhub.protocols import Finding

@@ -36,6 +36,12 @@ def versions_in(connection: sqlite3.Connection, name: str, state: str) -> list[s
     return connection.execute(query, (name, state)).fetchall()
 
 
+def with_payload(connection: sqlite3.Connection, payload: str) -> list[sqlite3.Row]:
+    """The live versions with this payload digest, by name and number."""
+    where = "WHERE v.state = 'live' AND v.payload = ? ORDER BY v.name, v.number"
+    return connection.execute(f"{_VERSION} {where}", (payload,)).fetchall()
+
+
 def find(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row:
     """The live version that `reference` means now."""
     row = find_any(connection, reference)

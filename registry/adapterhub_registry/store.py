@@ -22,6 +22,7 @@ from adapterhub.plugins import load_plugins
 from adapterhub.protocols import CollectReport, Finding, Lease, Listing, LogEntry
 from adapterhub.reference import check_name, parse_reference
 from adapterhub_registry import aliases, bases, leases, lookup, storing, trash
+from adapterhub_registry.admission import Admissions
 from adapterhub_registry.blobs import stage
 from adapterhub_registry.collect import collect
 from adapterhub_registry.database import utc_now
@@ -41,6 +42,7 @@ class LocalRegistry(Storage):
 
     def __init__(self, home: Path, *, busy_seconds: float = 30.0) -> None:
         super().__init__(home, busy_seconds)
+        self._admissions = Admissions(self)
         self._parse = functools.lru_cache(maxsize=4096)(Manifest.model_validate_json)
 
     # Bases
@@ -122,6 +124,11 @@ class LocalRegistry(Storage):
                 lookup.require_name(connection, name)
             return [self._version(row) for row in lookup.live_versions(connection, name)]
 
+    def same_payload(self, payload: str) -> list[Version]:
+        """Live versions with these files; see `protocols.Registry`."""
+        with self.database.reading() as connection:
+            return [self._version(row) for row in lookup.with_payload(connection, payload)]
+
     def listing(
         self, *, base: str | None = None, method: str | None = None, alias: str | None = None
     ) -> list[Listing]:
@@ -157,6 +164,10 @@ class LocalRegistry(Storage):
     def tag(self, reference: str, alias: str) -> Version:
         """Point `alias` at the version of `reference`."""
         with self.database.changing() as change:
+    def admit(self, version: Version, base: BaseRecord) -> None:
+        """The gates once more, with this base; see `protocols.Registry`."""
+        self._admissions.check(version, base)
+
             return self._version(aliases.tag(change, reference, alias))
 
     def rollback(self, name: str, alias: str) -> Version:

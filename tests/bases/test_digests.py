@@ -13,14 +13,13 @@ from safetensors.numpy import load_file, save_file
 
 from adapterhub.bases.digests import (
     INDEX,
-    check_same_base,
     compute_digests,
     describe_tensors,
-    explain_difference,
     read_tensors,
     weight_files,
 )
-from adapterhub.errors import EXIT_VERIFICATION, AdzError
+from adapterhub.bases.identity import explain_difference
+from adapterhub.errors import AdzError
 
 NAME = "model.layers.0.q_proj.weight"
 
@@ -137,30 +136,3 @@ def test_pickle_weights_are_named_as_such(make_base: Callable[..., Path]) -> Non
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
     with pytest.raises(AdzError, match="pickle weights can run code"):
         compute_digests(directory)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (other_values, "the same architecture with other weights"),
-        (other_dtype, "other tensors or another configuration"),
-        (lambda d: (d / "tokenizer.json").write_text("{}"), "with another tokenizer"),
-    ],
-)
-def test_another_base_is_refused_with_the_difference(
-    make_base: Callable[..., Path], change: Callable[[Path], object], message: str
-) -> None:
-    directory = make_base()
-    expected = compute_digests(directory)
-    assert check_same_base(expected, expected) == []
-    change(directory)
-    with pytest.raises(AdzError, match=f"sql@1 belongs to another base: .*{message}") as error:
-        check_same_base(expected, compute_digests(directory), subject="sql@1")
-    assert error.value.exit_code == EXIT_VERIFICATION
-
-
-def test_another_template_is_a_warning_only(make_base: Callable[..., Path]) -> None:
-    directory = make_base()
-    expected = compute_digests(directory)
-    (directory / "chat_template.jinja").write_text("other")
-    assert check_same_base(expected, compute_digests(directory)) == ["chat_template"]

@@ -232,7 +232,7 @@ def test_versions_of_different_bases_are_refused(
     )
     with pytest.raises(
         AdzError,
-        match=r"one@1 and two@1 have different bases: tiny and other differ in chat_template",
+        match=r"one@1 and two@1 have different bases: tiny and other differ in chat template",
     ):
         merge(recipe("one", "two"), registry, SilentProgress())
     assert registry.names() == ["one", "two"]

@@ -15,6 +15,9 @@ from adapterhub_registry.gates.config import check_config
 from adapterhub_registry.gates.files import check_files
 from adapterhub_registry.gates.tensors import check_tensors
 
+RULES = 1
+"""Counts up when a rule becomes stricter, so that what passed before is looked at again."""
+
 
 def check_payload(directory: Path, manifest: Manifest, base: BaseRecord | None) -> None:
     """Refuse a payload that may not be stored, with an AdzError (exit code 3).
