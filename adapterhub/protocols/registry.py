@@ -116,13 +116,13 @@ class Registry(Protocol):
     def versions(self, name: str | None = None) -> list[Version]:
         """Live versions of one name or of all, by name and number."""
 
+    def same_payload(self, payload: str) -> list[Version]:
+        """Live versions whose files have this payload digest, by name and number."""
+
     def listing(
         self, *, base: str | None = None, method: str | None = None, alias: str | None = None
     ) -> list[Listing]:
         """One line for each name, by name: of those whose latest version has this base or
-    def same_payload(self, payload: str) -> list[Version]:
-        """Live versions whose files have this payload digest, by name and number."""
-
         method, and that have this alias. Reads no manifest."""
 
     def path(self, version: Version) -> Path:

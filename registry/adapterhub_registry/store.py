@@ -140,6 +140,10 @@ class LocalRegistry(Storage):
         """A plain directory that PEFT and vLLM open; see `protocols.Registry`."""
         return self.views.path(version)
 
+    def admit(self, version: Version, base: BaseRecord) -> None:
+        """The gates once more, with this base; see `protocols.Registry`."""
+        self._admissions.check(version, base)
+
     def artifacts(self, version: Version, directory: Path) -> None:
         """Write the version's artifacts into `directory`."""
         self.blobs.copy_out(version.manifest.artifacts, directory)
@@ -164,10 +168,6 @@ class LocalRegistry(Storage):
     def tag(self, reference: str, alias: str) -> Version:
         """Point `alias` at the version of `reference`."""
         with self.database.changing() as change:
-    def admit(self, version: Version, base: BaseRecord) -> None:
-        """The gates once more, with this base; see `protocols.Registry`."""
-        self._admissions.check(version, base)
-
             return self._version(aliases.tag(change, reference, alias))
 
     def rollback(self, name: str, alias: str) -> Version:
