@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,15 +20,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from machine import file_system, machine  # noqa: E402
-from registry_speed import commits, peers  # noqa: E402
+from registry_speed import commits, lookups, peers  # noqa: E402
+from registry_speed.fill import fill  # noqa: E402
 from registry_speed.timing import median, p99  # noqa: E402
 
 WRITERS = (1, 4, 16)
+LOOKUPS = 300
+# Milliseconds that a call may take at the median.
+ASKED = {"page": 2.0, "filter": 1.0, "resolve": 0.5}
 
 
 def main() -> None:
     """Measure the parts that were asked for and print them."""
     parts: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+        "lookups": print_lookups,
         "commits": print_commits,
         "writers": print_writers,
         "peers": print_peers,
@@ -46,6 +52,20 @@ def main() -> None:
         print(f"machine: {machine()}, {file_system(directory)}\n")
         for name in given.parts or parts:
             parts[name](directory, given)
+
+
+def print_lookups(directory: Path, given: argparse.Namespace) -> None:
+    """Medians and 99th percentiles of what is asked of a large registry."""
+    start = time.perf_counter()
+    registry, names = fill(directory / "home-of-many", given.versions)
+    filled = time.perf_counter() - start
+    size = registry.database.path.stat().st_size / 1e6
+    print(f"{given.versions:,} versions of {len(names):,} adapters, warm, in process, ms")
+    print(f"  {'':34}{'median':>9}{'p99':>9}{'asked':>9}")
+    for label, found in lookups.measure(registry, names, LOOKUPS).items():
+        asked = ASKED[label.partition(":")[0]]
+        print(f"  {label:34}{median(found):9.3f}{p99(found):9.3f}{asked:9.1f}")
+    print(f"  (the database has {size:.0f} MB and was filled in {filled:.0f} s)\n")
 
 
 def print_commits(directory: Path, given: argparse.Namespace) -> None:

@@ -38,6 +38,8 @@ def fill(home: Path, count: int) -> tuple[LocalRegistry, list[str]]:
     registry = LocalRegistry(home)
     bases = [_base(index) for index in range(BASES)]
     with registry.database.changing() as change:
+        # Random digests go to all places of an index.
+        change.connection.execute("PRAGMA cache_size = -1000000")
         for base in bases:
             change.record("add-base", base.name, body=base.model_dump(mode="json"))
         names = []
