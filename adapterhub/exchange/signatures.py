@@ -28,10 +28,7 @@ def signature_to_push(registry: Registry, version: Version, key: Path | None) ->
     A signature is made once and kept as an attestation. Raises AdzError (exit code 3) where the
     policy demands one by another key: nobody who has the same policy could pull the version.
     """
-    if key is not None:
-        bundle = _signature_by(registry, version, key)
-    else:
-        bundle = stored_signature(registry, version)
+    bundle = _signature_by(registry, version, key) if key else stored_signature(registry, version)
     load_policy().check_signed(version, registry.attestations(version, ATTESTATION))
     return bundle
 
