@@ -4,45 +4,99 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adapterhub.cli.output import format_size, format_table, json_option, print_result
 
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from adapterhub.protocols import Listing
+
+    Scope = Literal["latest", "live", "removed"]
+
 _HEADER = ("name", "versions", "latest", "aliases", "method", "rank", "base", "size", "made by")
+_VERSION_HEADER = ("version", "aliases", "method", "rank", "base", "size", "made by", "created")
 
 
 @click.command(short_help="List the adapters.")
+@click.option("--name", help="Only names like this, such as 'team/*'.")
 @click.option("--base", help="Only adapters of this base.")
 @click.option("--method", help="Only adapters of this method.")
+@click.option("--rule", help="Only merges by this rule.")
 @click.option("--alias", help="Only adapters that have this alias.")
+@click.option("--metric", help="Only adapters with this figure, such as 'exact_match>=0.8'.")
+@click.option(
+    "--sort",
+    type=click.Choice(["name", "created", "size", "rank", "metric"]),
+    default="name",
+    show_default=True,
+    help="What to sort by.",
+)
+@click.option("--reverse", is_flag=True, help="The last first.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many lines.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out so many lines.")
+@click.option("--all-versions", is_flag=True, help="Every version, not only the latest.")
+@click.option("--removed", is_flag=True, help="What 'adz restore' can bring back.")
 @json_option
-def command(base: str | None, method: str | None, alias: str | None, as_json: bool) -> None:
+def command(all_versions: bool, removed: bool, as_json: bool, **query: Any) -> None:
     """List the adapters, each with the facts of its latest version."""
+    from adapterhub.errors import usage_error
     from adapterhub.plugins import open_registry
 
-    found = open_registry().listing(base=base, method=method, alias=alias)
+    if all_versions and removed:
+        raise usage_error("--all-versions and --removed exclude each other")
+    scope: Scope = "removed" if removed else "live" if all_versions else "latest"
+    found = open_registry().listing(scope=scope, **query)
     if not found:
-        filtered = base or method or alias
-        hint = "no adapter matches" if filtered else "no adapter yet: see 'adz train --help'"
-        click.echo(hint, err=True)
+        click.echo(_nothing(query, removed=removed), err=True)
+    text = _versions(found, removed=removed) if all_versions or removed else _adapters(found)
+    print_result([asdict(entry) for entry in found], text if found else "", as_json=as_json)
+
+
+def _adapters(found: list[Listing]) -> str:
+    header, scored = list(_HEADER), any(entry.score is not None for entry in found)
     rows = [
-        (
-            entry.name,
-            entry.versions,
-            entry.latest,
-            _aliases(entry.aliases),
-            entry.method,
-            "" if entry.rank is None else entry.rank,
-            entry.base or "unknown",
-            format_size(entry.size),
-            entry.made_by,
-        )
-        for entry in found
+        [e.name, e.versions, e.version, _aliases(e.aliases), *_facts(e), *([e.score] * scored)]
+        for e in found
     ]
-    text = format_table(_HEADER, rows) if rows else ""
-    print_result([asdict(entry) for entry in found], text, as_json=as_json)
+    return format_table(header + ["metric"] * scored, rows)
+
+
+def _versions(found: list[Listing], *, removed: bool) -> str:
+    scored = any(entry.score is not None for entry in found)
+    rows = [
+        [
+            f"{e.name}@{e.version}",
+            " ".join(alias for alias, number in e.aliases.items() if number == e.version),
+            *_facts(e),
+            _time(e.created),
+            *([_time(e.removed or "")] * removed),
+            *([e.score] * scored),
+        ]
+        for e in found
+    ]
+    return format_table([*_VERSION_HEADER, *["removed"] * removed, *["metric"] * scored], rows)
+
+
+def _facts(entry: Listing) -> list[object]:
+    rank = "" if entry.rank is None else entry.rank
+    how = f"{entry.made_by} ({entry.rule})" if entry.rule else entry.made_by
+    return [entry.method, rank, entry.base or "unknown", format_size(entry.size), how]
 
 
 def _aliases(aliases: Mapping[str, int]) -> str:
     return " ".join(f"{alias}@{number}" for alias, number in aliases.items())
+
+
+def _time(time: str) -> str:
+    return time[:19].replace("T", " ")
+
+
+def _nothing(query: Mapping[str, Any], *, removed: bool) -> str:
+    filters = ("name", "base", "method", "rule", "alias", "metric", "offset")
+    if any(query[name] for name in filters):
+        return "no adapter matches"
+    return "nothing was removed" if removed else "no adapter yet: see 'adz train --help'"

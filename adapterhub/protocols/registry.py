@@ -13,22 +13,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One adapter in a list; the facts are those of its latest version.
+    """One version in a list.
 
-    versions: how many are live. aliases: alias -> version. base: the recorded name, a hint.
-    size: of the payload in bytes. created: UTC, ISO 8601.
+    versions: how many of its name are live. aliases: those of its name, alias -> version.
+    base: the recorded name, a hint. rule: that of a merge. size: of the payload in bytes.
+    created, removed: UTC, ISO 8601. score: by the metric that was asked for.
     """
 
     name: str
+    version: int
     versions: int
-    latest: int
     aliases: Mapping[str, int]
     method: str
     made_by: str
+    rule: str | None
     rank: int | None
     base: str | None
     size: int
     created: str
+    removed: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +124,28 @@ class Registry(Protocol):
         """Live versions whose files have this payload digest, by name and number."""
 
     def listing(
-        self, *, base: str | None = None, method: str | None = None, alias: str | None = None
+        self,
+        *,
+        base: str | None = None,
+        method: str | None = None,
+        rule: str | None = None,
+        alias: str | None = None,
+        name: str | None = None,
+        metric: str | None = None,
+        scope: Literal["latest", "live", "removed"] = "latest",
+        sort: str = "name",
+        reverse: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[Listing]:
-        """One line for each name, by name: of those whose latest version has this base or
-        method, and that have this alias. Reads no manifest."""
+        """The latest version of each name, every live version, or every removed one that can
+        still be restored. Reads no manifest.
+
+        base: by the weights of a known base, else by the recorded name. rule: of merges. alias:
+        what has it; the latest version of a name that has it. name: a pattern such as `team/*`.
+        metric: `exact_match`, or `exact_match>=0.8`, by the last evaluation or the manifest.
+        sort: name, created, size, rank or metric. Unknown ones offer the nearest.
+        """
 
     def path(self, version: Version) -> Path:
         """A plain directory that PEFT and vLLM open, verified against the manifest. It is

@@ -15,6 +15,8 @@ _VERSION = """
     FROM versions v LEFT JOIN manifests m ON m.digest = v.digest
 """
 
+_AROUND = 5000
+
 _GONE = {
     "removed": "was removed",
     "collected": "was removed, and 'adz gc' deleted its files",
@@ -179,8 +181,22 @@ def _unknown(connection: sqlite3.Connection, reference: Reference) -> AdzError:
 def _unknown_adapter(connection: sqlite3.Connection, name: str) -> AdzError:
     if is_base(connection, name):
         return usage_error(f"{name} is a base, not an adapter", f"see 'adz base show {name}'")
-    rows = connection.execute("SELECT DISTINCT name FROM versions WHERE state = 'live'")
-    return unknown_name("adapter", name, [row["name"] for row in rows])
+    return unknown_name("adapter", name, _similar_names(connection, name))
+
+
+def _similar_names(connection: sqlite3.Connection, name: str) -> list[str]:
+    """The names that share most with `name`, of those around it: also of a hundred thousand they
+    must be found at once."""
+    parts = [name[i : i + 3] for i in range(max(len(name) - 2, 1))]
+    shared = " + ".join(f"(instr(name, ?{i + 3}) > 0)" for i in range(len(parts)))
+    query = f"""
+        SELECT name FROM (
+            SELECT * FROM (SELECT name FROM adapters WHERE name < ?1 ORDER BY name DESC LIMIT ?2)
+            UNION ALL
+            SELECT * FROM (SELECT name FROM adapters WHERE name > ?1 ORDER BY name LIMIT ?2)
+        ) ORDER BY {shared} DESC, name LIMIT 50
+    """
+    return [row["name"] for row in connection.execute(query, (name, _AROUND, *parts))]
 
 
 def _versions_hint(connection: sqlite3.Connection, name: str) -> str:

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import (
@@ -130,11 +130,35 @@ class LocalRegistry(Storage):
             return [self._version(row) for row in lookup.with_payload(connection, payload)]
 
     def listing(
-        self, *, base: str | None = None, method: str | None = None, alias: str | None = None
+        self,
+        *,
+        base: str | None = None,
+        method: str | None = None,
+        rule: str | None = None,
+        alias: str | None = None,
+        name: str | None = None,
+        metric: str | None = None,
+        scope: Literal["latest", "live", "removed"] = "latest",
+        sort: str = "name",
+        reverse: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
     ) -> list[Listing]:
-        """One line for each name; see `protocols.Registry`."""
+        """A page of versions; see `protocols.Registry`."""
+        filters = {
+            "base": base, "method": method, "rule": rule, "alias": alias, "name": name,
+            "metric": metric,
+        }  # fmt: skip
         with self.database.reading() as connection:
-            return listing(connection, base=base, method=method, alias=alias)
+            return listing(
+                connection,
+                filters,
+                scope=scope,
+                sort=sort,
+                reverse=reverse,
+                limit=limit,
+                offset=offset,
+            )
 
     def path(self, version: Version) -> Path:
         """A plain directory that PEFT and vLLM open; see `protocols.Registry`."""

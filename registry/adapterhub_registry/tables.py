@@ -30,7 +30,7 @@ SCHEMA = (
         PRIMARY KEY (name, number)
     ) STRICT""",
     "CREATE INDEX versions_live ON versions (name, number) WHERE state = 'live'",
-    "CREATE INDEX versions_ended ON versions (ended) WHERE state = 'removed'",
+    "CREATE INDEX versions_removed ON versions (name, number) WHERE state = 'removed'",
     "CREATE UNIQUE INDEX latest_by_name ON versions (name) WHERE latest = 1",
     *(
         f"CREATE INDEX latest_by_{column} ON versions ({column}, name) WHERE latest = 1"

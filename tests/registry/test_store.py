@@ -246,7 +246,7 @@ def test_the_listing_shows_and_filters(commit: Any, registry: Any, make_base: An
     commit("french", method="dora", base=links["qwen"])
     registry.tag("sql@1", "prod")
     entry = registry.listing()[1]
-    assert (entry.name, entry.versions, entry.latest, entry.aliases) == ("sql", 2, 2, {"prod": 1})
+    assert (entry.name, entry.versions, entry.version, entry.aliases) == ("sql", 2, 2, {"prod": 1})
     assert (entry.method, entry.rank, entry.base) == ("lora", 16, "llama")
     assert entry.size == sum(f.size for f in registry.resolve("sql").manifest.files.values())
     for filters, names in [
