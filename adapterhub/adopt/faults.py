@@ -102,7 +102,7 @@ def _check_ranks(found: Found, tensors: Mapping[str, TensorInfo], pairs: Pairs) 
     # One pair of factors serves all experts of a layer there.
     if config.get("target_parameters"):
         return
-    allowed = {config["r"], *(config.get("rank_pattern") or {}).values()}
+    allowed = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
     wrong, high = [], []
     for right, left, _ in _products(pairs):
         shapes = tensors[right].shape, tensors[left].shape

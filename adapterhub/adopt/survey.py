@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from adapterhub.adopt.faults import check_engines, check_tensors, config_problem
 from adapterhub.adopt.found import BaseGuess, Found, FoundBase, Survey
-from adapterhub.adopt.guess import Candidate, guess, resembles, says_nothing
+from adapterhub.adopt.guess import Candidate, Misfit, guess, resembles, says_nothing
 from adapterhub.adopt.keys import take_apart, without_doubled_model
 from adapterhub.adopt.names import Names
 from adapterhub.adopt.relations import note_checkpoints, note_duplicates, note_known
 from adapterhub.adopt.walk import PICKLES, find
-from adapterhub.adopt.weights import read_values
+from adapterhub.adopt.weights import Values, read_values
 from adapterhub.bases.adapter_files import CONFIG, README, WEIGHTS, adapter_facts
 from adapterhub.bases.digests import (
     arch_digest,
@@ -22,7 +22,7 @@ from adapterhub.bases.digests import (
     read_tensors,
     weight_files,
 )
-from adapterhub.bases.headers import read_header
+from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.bases.modules import BaseModules
 from adapterhub.errors import AdzError
 from adapterhub.imports.source import method_name, read_adapter_config
@@ -165,25 +165,37 @@ def _read_weights(one: Found, candidates: Sequence[Candidate], base: str | None)
     one.rank, one.modules = facts.get("rank"), facts.get("modules")
     one.parameters, one.tensors = facts.get("parameters"), values.tensors
     one.digests = {WEIGHTS: values.file, CONFIG: hash_file(one.directory / CONFIG)}
-    names = take_apart(tensors)
-    keys, problem = names.keys, names.problem
-    found, misfit = guess(one.config, tensors, keys, candidates)
-    once = without_doubled_model(keys)
-    if not found.fitting and once is not None:
-        found, misfit = guess(one.config, tensors, once, candidates)
-        keys, problem = once, problem or "its tensors are below model.model., not model."
-    if problem:
-        one.add("wrong-prefix", "error", f"{problem}: PEFT would leave them out")
-    one.base = found
-    if "prompt_embeddings" not in tensors:
-        check_tensors(one, tensors, keys, values)
-    elif values.broken:
-        one.add("not-finite", "error", "its virtual tokens hold NaN or Inf")
+    if "prompt_embeddings" in tensors:
+        one.base, misfit = guess(one.config, tensors, {}, candidates)
+        if values.broken:
+            one.add("not-finite", "error", "its virtual tokens hold NaN or Inf")
+    else:
+        misfit = _judge_modules(one, tensors, values, candidates)
     if misfit:
         one.add("no-module", "error", misfit.text)
     if one.level != "error":
         _judge_base(one, candidates, base)
         check_engines(one, tensors)
+
+
+def _judge_modules(
+    one: Found,
+    tensors: Mapping[str, TensorInfo],
+    values: Values,
+    candidates: Sequence[Candidate],
+) -> Misfit | None:
+    """Take the tensors' names apart, infer the base and note what is wrong with the tensors."""
+    names = take_apart(tensors)
+    keys, problem = names.keys, names.problem
+    one.base, misfit = guess(one.config, tensors, keys, candidates)
+    once = without_doubled_model(keys)
+    if not one.base.fitting and once is not None:
+        one.base, misfit = guess(one.config, tensors, once, candidates)
+        keys, problem = once, problem or "its tensors are below model.model., not model."
+    if problem:
+        one.add("wrong-prefix", "error", f"{problem}: PEFT would leave them out")
+    check_tensors(one, tensors, keys, values)
+    return misfit
 
 
 def _judge_base(one: Found, candidates: Sequence[Candidate], base: str | None) -> None:
