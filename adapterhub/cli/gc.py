@@ -20,12 +20,17 @@ from adapterhub.cli.output import format_size, json_option, print_result
 )
 @json_option
 def command(dry_run: bool, grace: float, as_json: bool) -> None:
-    """Delete the files that no live version needs, and what killed commands left."""
+    """Delete the files that no live version needs, and what killed commands left.
+
+    A download that broke off is kept for a week, so that it can go on.
+    """
+    from adapterhub.exchange.partial import sweep as sweep_partial
     from adapterhub.plugins import open_registry
     from adapterhub.staging import home_staging, sweep
 
     report = open_registry().collect(dry_run=dry_run, grace_seconds=grace)
     unfinished = sweep(home_staging(), grace_seconds=grace, dry_run=dry_run)
+    unfinished += sweep_partial(dry_run=dry_run)
     report = replace(report, size=report.size + unfinished)
     verb = "would free" if dry_run else "freed"
     text = f"{verb} {format_size(report.size)}: files {report.blobs}, views {report.views}"

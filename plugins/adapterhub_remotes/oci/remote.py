@@ -23,6 +23,8 @@ from adapterhub_remotes.oci.upload import Upload
 _CHUNK = 1 << 20
 _PAGES = 200
 _PAGE = 1000
+# What other tools attach to a digest (signatures, lists of referrers) has a tag too.
+_ATTACHED = re.compile(r"sha256-[0-9a-f]{64}")
 _NEXT = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 
 
@@ -59,7 +61,8 @@ class OciRemote:
     def tags(self, name: str) -> list[str]:
         """The version numbers and aliases; see `protocols.Remote`."""
         repository = self._address.repository(name)
-        return self._pages(f"/v2/{repository}/tags/list", _pulling(repository), "tags") or []
+        found = self._pages(f"/v2/{repository}/tags/list", _pulling(repository), "tags") or []
+        return [tag for tag in found if not _ATTACHED.match(tag)]
 
     def find(self, name: str, tag: str) -> RemoteVersion | None:
         """The version of a tag; see `protocols.Remote`."""

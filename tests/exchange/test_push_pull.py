@@ -1,0 +1,313 @@
+"""Versions between two registries: identity, aliases, what is sent, what is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
+from adapterhub.exchange.bounds import Bounds
+from adapterhub.exchange.pull import pull
+from adapterhub.exchange.push import push
+from adapterhub.exchange.remotes import open_remote
+from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Version
+from adapterhub.merge.silent import Silent
+from adapterhub.protocols import Registry, RemoteFile, RemoteVersion
+
+OpenHome = Callable[[str], Registry]
+Commit = Callable[..., Version]
+
+QUIET = Silent()
+
+
+def actions(results: Any) -> list[tuple[str, str]]:
+    return [(result.reference, result.action) for result in results]
+
+
+def test_identity_survives_a_push_and_a_pull(
+    tmp_path: Path, sender: Registry, open_home: OpenHome, commit: Commit
+) -> None:
+    share = open_remote(str(tmp_path / "share"))
+    versions = [commit(sender, seed=seed, width=200_000) for seed in range(3)]
+    sender.tag("sql@2", "prod")
+    assert actions(push(sender, share, ["sql@prod", "sql"], QUIET)) == [
+        ("sql@2", "pushed"),
+        ("sql@3", "pushed"),
+    ]
+    receiver = open_home("receiver")
+    assert actions(pull(receiver, share, ["sql@prod", "sql"], QUIET)) == [
+        ("sql@2", "pulled"),
+        ("sql@3", "pulled"),
+    ]
+    for version in versions[1:]:
+        found = receiver.resolve(version.reference)
+        assert found.digest == version.digest
+        assert found.manifest == version.manifest
+        there, here = sender.path(version), receiver.path(found)
+        for name in version.manifest.files:
+            assert (here / name).read_bytes() == (there / name).read_bytes()
+    receiver.artifacts(receiver.resolve("sql@3"), tmp_path / "out")
+    assert (tmp_path / "out" / "deep" / "metrics.json").read_text() == '{"loss": 1.5}'
+    assert receiver.resolve("sql@prod").number == 2
+    assert {entry.action for entry in receiver.log("sql")} == {"pull", "tag"}
+    assert actions(pull(receiver, share, ["sql@prod"], QUIET)) == [("sql@2", "already there")]
+
+
+def test_what_the_remote_has_is_not_sent_again(
+    sender: Registry, commit: Commit, remote: Any
+) -> None:
+    commit(sender, seed=0)
+    commit(sender, seed=1)
+    list(push(sender, remote, ["sql@1"], QUIET))
+    assert sorted(remote.writes) == [
+        "adapter_config.json", "adapter_model.safetensors", "artifacts/deep/metrics.json",
+    ]  # fmt: skip
+    remote.writes.clear()
+    (second,) = push(sender, remote, ["sql@2"], QUIET)
+    assert remote.writes == ["adapter_model.safetensors"]
+    assert second.sent == sender.resolve("sql@2").manifest.files["adapter_model.safetensors"].size
+    remote.writes.clear()
+    (third,) = push(sender, remote, ["sql@2"], QUIET)
+    assert (third.action, third.sent, remote.writes) == ("already there", 0, [])
+
+
+def test_a_push_mends_a_remote_that_lost_a_file(
+    sender: Registry, commit: Commit, remote: Any
+) -> None:
+    version = commit(sender)
+    list(push(sender, remote, ["sql"], QUIET))
+    lost = version.manifest.files["adapter_model.safetensors"].sha256
+    del remote.blobs[lost]
+    (result,) = push(sender, remote, ["sql"], QUIET)
+    assert result.action == "pushed"
+    assert lost in remote.blobs
+
+
+def test_what_is_here_is_not_read_again(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+) -> None:
+    commit(sender, seed=0)
+    commit(sender, seed=1)
+    list(push(sender, remote, ["sql"], QUIET, every=True))
+    receiver = open_home("receiver")
+    list(pull(receiver, remote, ["sql@1"], QUIET))
+    remote.reads.clear()
+    (result,) = pull(receiver, remote, ["sql@2"], QUIET)
+    assert remote.reads == [("adapter_model.safetensors", 0)]
+    assert 0 < result.sent < result.size
+    remote.reads.clear()
+    list(pull(receiver, remote, ["sql@2"], QUIET))
+    assert remote.reads == []
+
+
+def test_all_takes_every_version_and_alias(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+) -> None:
+    for seed in range(3):
+        commit(sender, seed=seed)
+    sender.tag("sql@1", "stable")
+    sender.tag("sql@3", "prod")
+    sender.remove("sql@2")
+    list(push(sender, remote, ["sql"], QUIET, every=True))
+    assert sorted(remote.tags("sql")) == ["1", "3", "prod", "stable"]
+    receiver = open_home("receiver")
+    list(pull(receiver, remote, ["sql"], QUIET, every=True))
+    assert [(v.number, v.aliases) for v in receiver.versions("sql")] == [
+        (1, ("stable",)),
+        (3, ("prod",)),
+    ]
+    with pytest.raises(AdzError, match="--all means every version") as caught:
+        list(pull(receiver, remote, ["sql@3"], QUIET, every=True))
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_an_alias_moves_at_the_remote(sender: Registry, commit: Commit, remote: Any) -> None:
+    commit(sender, seed=0)
+    second = commit(sender, seed=1)
+    sender.tag("sql@1", "prod")
+    list(push(sender, remote, ["sql@prod", "sql@2"], QUIET))
+    sender.tag("sql@2", "prod")
+    (result,) = push(sender, remote, ["sql@prod"], QUIET)
+    assert (result.action, result.aliases) == ("already there", ("prod",))
+    assert remote.find("sql", "prod").manifest == second.manifest.canonical()
+
+
+def test_another_version_of_the_number_is_refused_on_both_sides(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+) -> None:
+    commit(sender, seed=0)
+    list(push(sender, remote, ["sql"], QUIET))
+    other = open_home("other")
+    mine = commit(other, seed=1)
+    before = dict(remote.published)
+    with pytest.raises(AdzError, match="has another sql@1") as caught:
+        list(push(other, remote, ["sql"], QUIET))
+    assert caught.value.exit_code == EXIT_VERIFICATION
+    assert remote.published == before
+    with pytest.raises(AdzError, match="another version than the one here") as caught:
+        list(pull(other, remote, ["sql@1"], QUIET))
+    assert caught.value.exit_code == EXIT_VERIFICATION
+    assert "--as" in caught.value.hint
+    assert [v.digest for v in other.versions("sql")] == [mine.digest]
+
+
+def test_a_push_that_lost_a_race_says_so(sender: Registry, commit: Commit, remote: Any) -> None:
+    commit(sender, seed=0)
+    commit(sender, "other", seed=1)
+    theirs = sender.resolve("other").manifest.model_copy(update={"name": "sql"}).canonical()
+    publish = remote.publish
+
+    def race(name: str, version: RemoteVersion, tags: Any, card: str) -> None:
+        publish(name, version, tags, card)
+        publish(name, RemoteVersion(theirs), tags, card)
+
+    remote.publish = race
+    with pytest.raises(AdzError, match="another version after the push") as caught:
+        list(push(sender, remote, ["sql"], QUIET))
+    assert caught.value.exit_code == EXIT_VERIFICATION
+
+
+def test_as_stores_a_version_of_another_name_with_its_source(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+) -> None:
+    source = commit(sender, seed=0)
+    sender.tag("sql@1", "prod")
+    list(push(sender, remote, ["sql@prod"], QUIET))
+    receiver = open_home("receiver")
+    commit(receiver, "mine", seed=5)
+    (result,) = pull(receiver, remote, ["sql@prod"], QUIET, rename="mine")
+    assert (result.reference, result.source) == ("mine@2", "sql@1")
+    stored = receiver.resolve("mine@2")
+    (parent,) = stored.manifest.parents
+    assert (parent.name, parent.version, parent.digest, parent.role) == (
+        "sql", 1, source.digest, "source",
+    )  # fmt: skip
+    assert stored.manifest.files == source.manifest.files
+    assert stored.manifest.artifacts == source.manifest.artifacts
+    assert receiver.names() == ["mine"]
+    assert stored.aliases == ()
+    with pytest.raises(AdzError, match="one reference"):
+        list(pull(receiver, remote, ["sql", "sql@1"], QUIET, rename="mine"))
+
+
+def test_a_dry_run_changes_nothing(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+) -> None:
+    commit(sender)
+    (would,) = push(sender, remote, ["sql"], QUIET, dry_run=True)
+    assert (would.action, remote.blobs, remote.published) == ("would push", {}, {})
+    list(push(sender, remote, ["sql"], QUIET))
+    receiver = open_home("receiver")
+    (would,) = pull(receiver, remote, ["sql"], QUIET, dry_run=True)
+    assert (would.action, receiver.names(), remote.reads) == ("would pull", [], [])
+
+
+@pytest.mark.parametrize(
+    ("reference", "message", "hint"),
+    [
+        ("sqll", "unknown adapter 'sqll'", "did you mean sql"),
+        ("sql@9", "has no sql@9", "it has 1"),
+        ("sql@prod", "has no sql@prod", "it has 1"),
+        ("sql@sha256:" + "0" * 64, "numbers and aliases only", "adz pull sql@N"),
+        ("SQL", "not a valid name", ""),
+    ],
+)
+def test_what_is_not_at_the_remote_is_a_usage_error(
+    sender: Registry, commit: Commit, remote: Any, reference: str, message: str, hint: str
+) -> None:
+    commit(sender)
+    list(push(sender, remote, ["sql"], QUIET))
+    with pytest.raises(AdzError, match=message) as caught:
+        list(pull(sender, remote, [reference], QUIET))
+    assert caught.value.exit_code == EXIT_USAGE
+    assert hint in caught.value.hint
+
+
+def test_tags_of_other_tools_are_no_versions(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+) -> None:
+    commit(sender)
+    list(push(sender, remote, ["sql"], QUIET))
+    for tag in ("Latest", "007", "latest", "²", "a..b"):
+        remote.published["sql", tag] = RemoteVersion(b"not ours")
+    receiver = open_home("receiver")
+    assert actions(pull(receiver, remote, ["sql"], QUIET, every=True)) == [("sql@1", "pulled")]
+
+
+def test_a_pull_says_whether_the_base_is_known(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+) -> None:
+    digests = BaseDigests(weights=f"sha256:{7:064x}", arch="sha256:a", tokenizer="sha256:b")
+    link = BaseLink(status="recorded", name="tiny", digests=digests)
+    commit(sender, base=link)
+    commit(sender, "nobase", seed=1)
+    list(push(sender, remote, ["sql", "nobase"], QUIET))
+    receiver = open_home("receiver")
+    (other, none) = pull(receiver, remote, ["sql", "nobase"], QUIET)
+    assert "adz base add tiny" in other.base
+    assert digests.weights[7:19] in other.base
+    assert "neither served nor merged" in none.base
+    receiver.add_base(
+        BaseRecord(
+            name="small", source="/", path="/", digests=digests, architecture="LlamaForCausalLM",
+            parameters=1, dtype="F32", created="2026-01-01T00:00:00Z",
+        )
+    )  # fmt: skip
+    (known,) = pull(receiver, remote, ["sql"], QUIET)
+    assert known.base == "its base is small"
+
+
+def test_a_version_is_invisible_before_it_is_whole(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any, quick: Bounds
+) -> None:
+    commit(sender, width=200_000)
+    list(push(sender, remote, ["sql"], QUIET))
+    receiver = open_home("receiver")
+    seen: list[list[str]] = []
+
+    def watch(file: RemoteFile, offset: int, data: bytes) -> Any:
+        seen.append(receiver.names())
+        yield data
+        seen.append(receiver.names())
+
+    remote.answer = watch
+    list(pull(receiver, remote, ["sql"], QUIET, bounds=quick))
+    assert seen
+    assert not any(seen)
+    assert receiver.names() == ["sql"]
+    home = Path(os.environ["ADZ_HOME"])
+    assert list((home / "staging").iterdir()) == []
+    assert list((home / "partial").iterdir()) == []
+
+
+def test_a_version_larger_than_the_bound_is_refused_before_it_is_read(
+    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+) -> None:
+    commit(sender)
+    list(push(sender, remote, ["sql"], QUIET))
+    receiver = open_home("receiver")
+    with pytest.raises(AdzError, match="more than 100") as caught:
+        list(pull(receiver, remote, ["sql"], QUIET, bounds=Bounds(version_bytes=100)))
+    assert caught.value.exit_code == EXIT_VERIFICATION
+    assert "--max-bytes" in caught.value.hint
+    assert remote.reads == []
+
+
+def test_a_stored_file_that_is_damaged_is_not_pushed(
+    sender: Registry, commit: Commit, remote: Any, tmp_path: Path
+) -> None:
+    version = commit(sender)
+    digest = version.manifest.files["adapter_model.safetensors"].sha256
+    blob = tmp_path / "sender" / "registry" / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(data)
+    with pytest.raises(AdzError):
+        list(push(sender, remote, ["sql"], QUIET))
+    assert remote.published == {}
+    assert digest not in remote.blobs
