@@ -23,6 +23,7 @@ from adapterhub.protocols.registry import (
     Lease,
     Listing,
     LogEntry,
+    Problem,
     Registry,
 )
 from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion, TransferInterrupted
@@ -50,6 +51,7 @@ __all__ = [
     "Method",
     "Metric",
     "Objective",
+    "Problem",
     "Progress",
     "Quantizer",
     "Registry",

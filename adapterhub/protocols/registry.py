@@ -60,6 +60,15 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that `adz doctor` found wrong, and what to do about it."""
+
+    subject: str
+    problem: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """Who needs a version until when (UTC, ISO 8601), so that `gc` leaves it."""
 
@@ -194,6 +203,10 @@ class Registry(Protocol):
 
     def collect(self, *, dry_run: bool = False, grace_seconds: float = 3600) -> CollectReport:
         """Delete what no live version needs and what is older than the grace period."""
+
+    def diagnose(self) -> Iterator[Problem]:
+        """What is wrong at a glance, whatever its size: permissions, journal, clock, leftovers.
+        Reads no stored file; that is `check`."""
 
     def check(self) -> Iterator[Finding]:
         """Verify every blob, manifest and pointer (fsck)."""

@@ -19,13 +19,14 @@ from adapterhub.manifest import (
     sha256_of,
 )
 from adapterhub.plugins import load_plugins
-from adapterhub.protocols import CollectReport, Finding, Lease, Listing, LogEntry
+from adapterhub.protocols import CollectReport, Finding, Lease, Listing, LogEntry, Problem
 from adapterhub.reference import check_name, parse_reference
 from adapterhub_registry import aliases, bases, leases, lookup, storing, trash
 from adapterhub_registry.admission import Admissions
 from adapterhub_registry.blobs import stage
 from adapterhub_registry.collect import collect
 from adapterhub_registry.database import utc_now
+from adapterhub_registry.diagnosis import diagnose
 from adapterhub_registry.fsck import check
 from adapterhub_registry.gates import check_payload
 from adapterhub_registry.listing import listing
@@ -256,6 +257,10 @@ class LocalRegistry(Storage):
     def collect(self, *, dry_run: bool = False, grace_seconds: float = 3600) -> CollectReport:
         """Delete what no live version needs; see `protocols.Registry`."""
         return collect(self, dry_run=dry_run, grace_seconds=grace_seconds)
+
+    def diagnose(self) -> Iterator[Problem]:
+        """What is wrong at a glance; see `protocols.Registry`."""
+        return diagnose(self)
 
     def check(self) -> Iterator[Finding]:
         """Verify every blob, manifest and pointer (fsck)."""
