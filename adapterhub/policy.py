@@ -15,11 +15,12 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -29,7 +30,13 @@ from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
 from adapterhub.home import adz_home
 from adapterhub.manifest import Version, sha256_of
 
+if TYPE_CHECKING:
+    from adapterhub.protocols import Registry
+
 T = TypeVar("T")
+
+SIGNATURE = "signature"
+"""The kind of an attestation that says whose key signed; its `key` is a fingerprint."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?i?B)")
 _PREFIXES = " kMGT"
@@ -74,12 +81,15 @@ class Policy:
         """How much `name` may hold, or None where nothing limits it."""
         return _first_match(self.quotas, name)
 
-    def check_signed(self, version: Version, attestations: Iterable[Mapping[str, Any]]) -> None:
-        """Raise AdzError (exit code 3) when `version` must be signed and no attestation of the
-        kind `signature` says that one of the keys signed it."""
+    def check_signed(self, registry: Registry, version: Version) -> None:
+        """Raise AdzError (exit code 3) when `version` must be signed and no attestation in
+        `registry` says that one of the keys signed it."""
         keys = self.keys_of(version.name)
-        signers = {found["body"].get("key") for found in attestations}
-        if keys and not signers & {fingerprint(key) for key in keys}:
+        if not keys:
+            return
+        attested = registry.attestations(version, SIGNATURE)
+        signers = {found["body"].get("key") for found in attested}
+        if not signers & {fingerprint(key) for key in keys}:
             raise AdzError(
                 f"the policy demands a signature of {version.reference}, and it has none by "
                 + " or ".join(key.name for key in keys),
@@ -121,7 +131,10 @@ def load_policy(home: Path | None = None) -> Policy:
     if not os.path.lexists(file):
         return Policy()
     try:
-        return _parse(file)
+        found = file.stat()
+        return _parse(file, found.st_ino, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise usage_error(f"{file} cannot be read: {error.strerror}") from error
     except AdzError as error:
         message = error.message if str(file) in error.message else f"{file}: {error.message}"
         raise usage_error(message, error.hint) from error
@@ -144,7 +157,9 @@ def fingerprint(key: Path) -> str:
     return sha256_of(der)
 
 
-def _parse(file: Path) -> Policy:
+@lru_cache(maxsize=8)
+def _parse(file: Path, *_signature: int) -> Policy:
+    # Asked for at every request of a server: read again only when the file is another one.
     values = read_recipe(file)
     _refuse_repeated_keys(yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader))
     sections = validate(_Sections, values)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 @click.command(short_help="Show one version.")
 @click.argument("reference")
 @click.option("--path", is_flag=True, help="Print only the directory that PEFT and vLLM open.")
+@click.option("--card", is_flag=True, help="Print only the card, as it is pushed and exported.")
 @json_option
-def command(reference: str, path: bool, as_json: bool) -> None:
+def command(reference: str, path: bool, card: bool, as_json: bool) -> None:
     """Show what the version REFERENCE is, from what it was made and what was found about it."""
     from adapterhub.plugins import open_registry
 
@@ -26,6 +27,12 @@ def command(reference: str, path: bool, as_json: bool) -> None:
     if path:
         directory = str(registry.path(version))
         print_result({"path": directory}, directory, as_json=as_json)
+        return
+    if card:
+        from adapterhub.cards import model_card
+
+        text = model_card(registry, version)
+        print_result({"card": text}, text.rstrip(), as_json=as_json)
         return
     attestations = registry.attestations(version)
     value = {
@@ -56,7 +63,9 @@ def _sections(version: Version, attestations: Sequence[Mapping[str, Any]]) -> It
         yield f"metrics\n{_pairs(_flat(manifest.metrics))}"
     for attestation in attestations:
         heading = f"{attestation['kind']}  {attestation['time']}"
-        yield f"{heading}\n{_pairs(_flat(attestation['body']))}"
+        # The bundle of a signature is for machines.
+        body = {key: value for key, value in attestation["body"].items() if key != "bundle"}
+        yield f"{heading}\n{_pairs(_flat(body))}"
 
 
 def _facts(version: Version) -> dict[str, str]:

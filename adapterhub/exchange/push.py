@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from adapterhub.cards import model_card
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.exchange.bounds import Bounds
 from adapterhub.exchange.found import Found, find_version, remote_files
@@ -18,6 +20,9 @@ from adapterhub.exchange.wanted import Outgoing, is_tag, outgoing
 from adapterhub.manifest import Version
 from adapterhub.protocols import Progress, Registry, Remote, RemoteFile, RemoteVersion
 from adapterhub.staging import home_staging, staging_folder
+
+# For a push that is killed; one that ends lets go itself.
+_LEASE_SECONDS = 6 * 3600.0
 
 
 def push(
@@ -39,8 +44,16 @@ def push(
     with exit code 3 where the remote has another version of the same number.
     """
     pushing = _Push(registry, remote, progress, bounds or Bounds(), key)
-    for item in outgoing(registry, references, every=every):
-        yield pushing.one(item, dry_run=dry_run)
+    items = outgoing(registry, references, every=every)
+    holder = f"push by process {os.getpid()} to {remote.url}"
+    if dry_run:
+        yield from (pushing.one(item, dry_run=True) for item in items)
+        return
+    registry.lease([item.version for item in items], holder, _LEASE_SECONDS)
+    try:
+        yield from (pushing.one(item, dry_run=False) for item in items)
+    finally:
+        registry.lease([], holder, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ class _Push:
         if signed_anew:
             tags += self._aliases_there(version, tags)
         body = RemoteVersion(version.manifest.canonical(), signature)
-        self.remote.publish(version.name, body, tags, f"# {version.reference}\n")
+        self.remote.publish(version.name, body, tags, model_card(self.registry, version))
         self._check(version, tags)
         return result if there and not missing else replace(result, action="pushed")
 

@@ -10,10 +10,9 @@ from typing import Any
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.exchange.found import Found
 from adapterhub.manifest import Version
-from adapterhub.policy import load_policy
+from adapterhub.policy import SIGNATURE, load_policy
 from adapterhub.protocols import Registry
 from adapterhub.signing.signature import (
-    ATTESTATION,
     attestation,
     public_fingerprint,
     sign_version,
@@ -29,7 +28,7 @@ def signature_to_push(registry: Registry, version: Version, key: Path | None) ->
     policy demands one by another key: nobody who has the same policy could pull the version.
     """
     bundle = _signature_by(registry, version, key) if key else stored_signature(registry, version)
-    load_policy().check_signed(version, registry.attestations(version, ATTESTATION))
+    load_policy().check_signed(registry, version)
     return bundle
 
 
@@ -55,7 +54,7 @@ class Demand:
         if self.given:
             return True
         try:
-            load_policy().check_signed(version, registry.attestations(version, ATTESTATION))
+            load_policy().check_signed(registry, version)
         except AdzError:
             return True
         return False
@@ -83,17 +82,17 @@ class Demand:
 
 def record(registry: Registry, version: Version, bodies: Sequence[Mapping[str, Any]]) -> None:
     """Attest what was verified, unless the same is attested already."""
-    known = [found["body"] for found in registry.attestations(version, ATTESTATION)]
+    known = [found["body"] for found in registry.attestations(version, SIGNATURE)]
     for body in bodies:
         if body not in known:
-            registry.attest(version, ATTESTATION, body)
+            registry.attest(version, SIGNATURE, body)
 
 
 def _signature_by(registry: Registry, version: Version, key: Path) -> bytes:
     signer = public_fingerprint(key)
-    for found in registry.attestations(version, ATTESTATION):
+    for found in registry.attestations(version, SIGNATURE):
         if found["body"]["key"] == signer:
             return str(found["body"]["bundle"]).encode()
     signature = sign_version(registry, version, key)
-    registry.attest(version, ATTESTATION, attestation(signer, key.name, signature))
+    registry.attest(version, SIGNATURE, attestation(signer, key.name, signature))
     return signature

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from adapterhub.cards import CARD, model_card
 from adapterhub.errors import usage_error
 from adapterhub.manifest import Manifest, Version
 from adapterhub.protocols import Registry
@@ -25,7 +26,8 @@ def export_version(
 ) -> Version:
     """Write the version into `directory`, which PEFT and vLLM open, and return it.
 
-    `manifest.json` beside the adapter says what it is and how it was made. Raises a usage
+    `manifest.json` beside the adapter says what it is and how it was made; so does a card for
+    people, README.md, where the adapter has none of its own. Raises a usage
     error when `directory` holds something already; it appears whole or not at all.
     """
     version = registry.resolve(reference)
@@ -43,6 +45,8 @@ def export_version(
 def _write(registry: Registry, version: Version, made: Path, *, with_artifacts: bool) -> None:
     # The view's files are read-only; what a user exports is the user's to change.
     shutil.copytree(registry.path(version), made, copy_function=shutil.copyfile)
+    if CARD not in version.manifest.files:
+        (made / CARD).write_text(model_card(registry, version), encoding="utf-8")
     (made / MANIFEST).write_text(manifest_text(version.manifest), encoding="utf-8")
     if with_artifacts:
         registry.artifacts(version, made / "artifacts")

@@ -17,6 +17,7 @@ from adapterhub.imports.source import (
     read_exported,
 )
 from adapterhub.manifest import BaseLink, Manifest, Version
+from adapterhub.policy import load_policy
 from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
 from adapterhub.staging import home_staging, staging_folder
@@ -40,7 +41,7 @@ def import_adapter(
     The source is not touched. Raises AdzError for what is not an adapter, does not fit its
     base, or does not pass a gate.
     """
-    check_name(name)
+    load_policy().check_unsigned(check_name(name))
     pickle = check_source(directory, convert=convert)
     with staging_folder(home_staging()) as staged:
         ignored = copy_payload(directory, staged)

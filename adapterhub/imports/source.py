@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapterhub.bases.adapter_files import CONFIG, PAYLOAD, WEIGHTS
+from adapterhub.bases.adapter_files import CONFIG, PAYLOAD, README, WEIGHTS
 from adapterhub.bases.digests import hash_file
 from adapterhub.bases.strict_json import parse_object
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
@@ -98,8 +98,13 @@ def read_exported(directory: Path, staged: Path) -> Manifest | None:
     except (ValueError, ValidationError):
         return None
     digests = {file.name: hash_file(file) for file in staged.iterdir()}
-    described = {name: record.sha256 for name, record in manifest.files.items()}
-    return manifest if digests == described else None
+    # Where the version has no README, the export wrote a card, which is no part of it.
+    card = digests.pop(README, None) if README not in manifest.files else None
+    if digests != {name: record.sha256 for name, record in manifest.files.items()}:
+        return None
+    if card:
+        (staged / README).unlink()
+    return manifest
 
 
 def _is_hub_cache(link: Path) -> bool:

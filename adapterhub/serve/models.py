@@ -10,6 +10,7 @@ from http import HTTPStatus
 from adapterhub.bases.identity import template_warning, why_not_version
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseRecord, Version
+from adapterhub.policy import load_policy
 from adapterhub.protocols import Registry
 from adapterhub.reference import LATEST, parse_reference
 from adapterhub.serve.errors import RequestError
@@ -57,10 +58,19 @@ def resolve_model(
     if model == base.name:
         return None
     version = _find(registry, base, model)
-    reason = why_not(version)
+    reason = why_not(version) or _why_not_signed(registry, version)
     if reason:
         raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
     return version
+
+
+def _why_not_signed(registry: Registry, version: Version) -> str | None:
+    """The policy holds here too: a version may have come in before it, or been made here."""
+    try:
+        load_policy().check_signed(registry, version)
+    except AdzError as error:
+        return str(error)
+    return None
 
 
 def _find(registry: Registry, base: BaseRecord, model: str) -> Version:
@@ -107,7 +117,7 @@ def list_models(registry: Registry, base: BaseRecord, why_not: WhyNot) -> list[S
     highest = {version.name: version.number for version in versions}
     listed = [ServedModel(base.name, None)]
     for version in versions:
-        if why_not(version) is None:
+        if why_not(version) is None and _why_not_signed(registry, version) is None:
             newest = version.number == highest[version.name]
             listed += [ServedModel(id, version) for id in _references(version, newest)]
     return listed

@@ -19,11 +19,10 @@ from typing import Any
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.export.directory import MANIFEST, manifest_text
 from adapterhub.manifest import Manifest, Version, sha256_of
-from adapterhub.policy import fingerprint
+from adapterhub.policy import SIGNATURE, fingerprint
 from adapterhub.protocols import Registry
 from adapterhub.staging import home_staging, staging_folder
 
-ATTESTATION = "signature"
 # What `adz export` may write beside the signed files. Its bytes decide nothing: the manifest
 # holds the digests of a version's own README and artifacts.
 _UNSIGNED = ("artifacts", "model.sig")
@@ -95,7 +94,7 @@ def attestation(key: str, file: str, signature: bytes) -> dict[str, Any]:
 
 def stored_signature(registry: Registry, version: Version) -> bytes | None:
     """The signature that was made or verified here last, or None."""
-    found = registry.attestations(version, ATTESTATION)
+    found = registry.attestations(version, SIGNATURE)
     return str(found[-1]["body"]["bundle"]).encode() if found else None
 
 

@@ -383,3 +383,24 @@ def test_an_export_finds_its_own_base_and_no_other(
     result = adz("import", tmp_path / "out", "--name", "again", "--json")
     assert json.loads(result.out)["base"]["status"] == "unknown"
     assert "its base tiny is not known here" in result.err
+
+
+def test_the_card_of_an_export_does_not_become_a_part_of_it(
+    adz: Adz, base: str, make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    directory = make_adapter()
+    (directory / "README.md").unlink()
+    assert adz("import", directory, "--name", "sql").code == 0
+    assert adz("export", "sql", tmp_path / "out").code == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card == adz("show", "sql", "--card").out
+    assert "\n# sql, version 1\n" in card
+    assert adz("import", tmp_path / "out", "--name", "again").code == 0
+    old, new = (open_registry().resolve(name).manifest for name in ("sql", "again"))
+    assert new.payload == old.payload
+    # A card that someone wrote beside other weights is theirs to keep.
+    (tmp_path / "out" / "adapter_config.json").write_text(
+        (directory / "adapter_config.json").read_text() + "\n"
+    )
+    assert adz("import", tmp_path / "out", "--name", "changed").code == 0
+    assert "README.md" in open_registry().resolve("changed").manifest.files
