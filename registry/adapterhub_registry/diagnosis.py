@@ -68,9 +68,7 @@ def _check_journal(storage: Storage, last: sqlite3.Row) -> Iterator[Problem]:
         )
     elif asdict(event) != {**dict(last), "body": json.loads(last["body"])}:
         advice = f"was one of the two restored from a backup? Run 'adz fsck', or {_REBUILD}"
-        yield Problem(
-            "names.jsonl", f"event {last['seq']} is another one in the database", advice
-        )
+        yield Problem("names.jsonl", f"event {last['seq']} is another one in the database", advice)
 
 
 def _check_clock(last: sqlite3.Row) -> Iterator[Problem]:
