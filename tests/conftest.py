@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,3 +208,71 @@ def commit_adapter(tiny_base: Any, tmp_path: Path) -> CommitAdapter:
         return open_registry().commit(manifest, payload)
 
     return commit
+
+
+class CommitSmall(Protocol):
+    """Commits a LoRA of 16 bytes times `width` on an unknown base, made without torch; `seed`
+    differs the bytes, `changes` the manifest."""
+
+    def __call__(
+        self, registry: Any, name: str = "sql", *, seed: int = 0, width: int = 8, **changes: Any
+    ) -> Any: ...
+
+
+@pytest.fixture
+def commit_small(tmp_path: Path) -> CommitSmall:
+    """Makes small versions with an artifact, in the registry that is given."""
+    import json
+
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from adapterhub.manifest import BaseLink, Manifest
+
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+
+    def make_payload(seed: int, width: int) -> Path:
+        payload = tmp_path / f"small-{seed}-{width}"
+        if payload.exists():
+            return payload
+        payload.mkdir()
+        random = np.random.default_rng(seed)
+        tensors = {
+            f"{module}.lora_A.weight": random.normal(size=(2, width)).astype(np.float32),
+            f"{module}.lora_B.weight": random.normal(size=(width, 2)).astype(np.float32),
+        }
+        save_file(tensors, payload / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"}
+        config |= {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+        (payload / "adapter_config.json").write_text(json.dumps(config))
+        return payload
+
+    def commit(
+        registry: Any, name: str = "sql", *, seed: int = 0, width: int = 8, **changes: Any
+    ) -> Any:
+        link = BaseLink(status="unknown")
+        values = {"name": name, "method": "lora", "made_by": "import", "base": link}
+        values |= {"adapter": {"rank": 2, "alpha": 4}} | changes
+        artifacts = tmp_path / "small-artifacts"
+        if not artifacts.exists():
+            (artifacts / "deep").mkdir(parents=True)
+            (artifacts / "deep" / "metrics.json").write_text('{"loss": 1.5}')
+        payload = make_payload(seed, width)
+        return registry.commit(Manifest.model_validate(values), payload, artifacts)
+
+    return commit
+
+
+@pytest.fixture
+def open_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Opens the registry of a home by its name; that home is then the ADZ_HOME."""
+    from adapterhub.plugins import load_plugins, open_registry
+
+    load_plugins.cache_clear()
+
+    def use(name: str) -> Any:
+        monkeypatch.setenv("ADZ_HOME", str(tmp_path / name))
+        return open_registry()
+
+    yield use
+    load_plugins.cache_clear()

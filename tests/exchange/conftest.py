@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from adapterhub.exchange.bounds import Bounds
-from adapterhub.manifest import BaseLink, FileRecord, Manifest, Version, sha256_of
+from adapterhub.manifest import FileRecord, sha256_of
 from adapterhub.merge.silent import Silent
-from adapterhub.plugins import load_plugins, open_registry
 from adapterhub.protocols import Registry, RemoteFile, RemoteVersion
-
-MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
 @dataclass
@@ -77,56 +70,9 @@ def remote() -> MemoryRemote:
 
 
 @pytest.fixture
-def open_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Registry]:
-    """The registry of a home with this name, which is then the ADZ_HOME."""
-    load_plugins.cache_clear()
-
-    def use(name: str) -> Registry:
-        monkeypatch.setenv("ADZ_HOME", str(tmp_path / name))
-        return open_registry()
-
-    return use
-
-
-@pytest.fixture
 def sender(open_home: Callable[[str], Registry]) -> Registry:
     """The registry of whoever pushes; it is the ADZ_HOME until another one is opened."""
     return open_home("sender")
-
-
-@pytest.fixture
-def commit(tmp_path: Path) -> Callable[..., Version]:
-    """Commit a LoRA whose A and B have `width` columns and rows; `seed` differs the bytes."""
-
-    def run(
-        registry: Registry, name: str = "sql", *, seed: int = 0, width: int = 8, **changes: Any
-    ) -> Version:
-        payload = tmp_path / f"payload-{seed}-{width}"
-        if not payload.exists():
-            payload.mkdir()
-            random = np.random.default_rng(seed)
-            tensors = {
-                f"{MODULE}.lora_A.weight": random.normal(size=(2, width)).astype(np.float32),
-                f"{MODULE}.lora_B.weight": random.normal(size=(width, 2)).astype(np.float32),
-            }
-            save_file(tensors, payload / "adapter_model.safetensors", metadata={"format": "pt"})
-            config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"}
-            config |= {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
-            (payload / "adapter_config.json").write_text(json.dumps(config))
-        values = {
-            "name": name,
-            "method": "lora",
-            "made_by": "import",
-            "base": BaseLink(status="unknown"),
-            "adapter": {"rank": 2},
-        }
-        artifacts = tmp_path / "artifacts"
-        if not artifacts.exists():
-            (artifacts / "deep").mkdir(parents=True)
-            (artifacts / "deep" / "metrics.json").write_text('{"loss": 1.5}')
-        return registry.commit(Manifest.model_validate(values | changes), payload, artifacts)
-
-    return run
 
 
 @pytest.fixture

@@ -28,11 +28,11 @@ Answer = Callable[[RemoteFile, int, bytes], Iterator[bytes]]
 def receiver(
     sender: Registry,
     open_home: Callable[[str], Registry],
-    commit: Callable[..., Version],
+    commit_small: Callable[..., Version],
     remote: Any,
 ) -> Registry:
     """An empty registry; `remote` holds sql@1 with weights of 3.2 MB."""
-    commit(sender, width=200_000)
+    commit_small(sender, width=200_000)
     list(push(sender, remote, ["sql"], Silent()))
     return open_home("receiver")
 

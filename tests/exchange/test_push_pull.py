@@ -29,10 +29,10 @@ def actions(results: Any) -> list[tuple[str, str]]:
 
 
 def test_identity_survives_a_push_and_a_pull(
-    tmp_path: Path, sender: Registry, open_home: OpenHome, commit: Commit
+    tmp_path: Path, sender: Registry, open_home: OpenHome, commit_small: Commit
 ) -> None:
     share = open_remote(str(tmp_path / "share"))
-    versions = [commit(sender, seed=seed, width=200_000) for seed in range(3)]
+    versions = [commit_small(sender, seed=seed, width=200_000) for seed in range(3)]
     sender.tag("sql@2", "prod")
     assert actions(push(sender, share, ["sql@prod", "sql"], QUIET)) == [
         ("sql@2", "pushed"),
@@ -58,10 +58,10 @@ def test_identity_survives_a_push_and_a_pull(
 
 
 def test_what_the_remote_has_is_not_sent_again(
-    sender: Registry, commit: Commit, remote: Any
+    sender: Registry, commit_small: Commit, remote: Any
 ) -> None:
-    commit(sender, seed=0)
-    commit(sender, seed=1)
+    commit_small(sender, seed=0)
+    commit_small(sender, seed=1)
     list(push(sender, remote, ["sql@1"], QUIET))
     assert sorted(remote.writes) == [
         "adapter_config.json", "adapter_model.safetensors", "artifacts/deep/metrics.json",
@@ -76,9 +76,9 @@ def test_what_the_remote_has_is_not_sent_again(
 
 
 def test_a_push_mends_a_remote_that_lost_a_file(
-    sender: Registry, commit: Commit, remote: Any
+    sender: Registry, commit_small: Commit, remote: Any
 ) -> None:
-    version = commit(sender)
+    version = commit_small(sender)
     list(push(sender, remote, ["sql"], QUIET))
     lost = version.manifest.files["adapter_model.safetensors"].sha256
     del remote.blobs[lost]
@@ -88,10 +88,10 @@ def test_a_push_mends_a_remote_that_lost_a_file(
 
 
 def test_what_is_here_is_not_read_again(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
-    commit(sender, seed=0)
-    commit(sender, seed=1)
+    commit_small(sender, seed=0)
+    commit_small(sender, seed=1)
     list(push(sender, remote, ["sql"], QUIET, every=True))
     receiver = open_home("receiver")
     list(pull(receiver, remote, ["sql@1"], QUIET))
@@ -105,10 +105,10 @@ def test_what_is_here_is_not_read_again(
 
 
 def test_all_takes_every_version_and_alias(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
     for seed in range(3):
-        commit(sender, seed=seed)
+        commit_small(sender, seed=seed)
     sender.tag("sql@1", "stable")
     sender.tag("sql@3", "prod")
     sender.remove("sql@2")
@@ -125,9 +125,9 @@ def test_all_takes_every_version_and_alias(
     assert caught.value.exit_code == EXIT_USAGE
 
 
-def test_an_alias_moves_at_the_remote(sender: Registry, commit: Commit, remote: Any) -> None:
-    commit(sender, seed=0)
-    second = commit(sender, seed=1)
+def test_an_alias_moves_at_the_remote(sender: Registry, commit_small: Commit, remote: Any) -> None:
+    commit_small(sender, seed=0)
+    second = commit_small(sender, seed=1)
     sender.tag("sql@1", "prod")
     list(push(sender, remote, ["sql@prod", "sql@2"], QUIET))
     sender.tag("sql@2", "prod")
@@ -137,12 +137,12 @@ def test_an_alias_moves_at_the_remote(sender: Registry, commit: Commit, remote: 
 
 
 def test_another_version_of_the_number_is_refused_on_both_sides(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
-    commit(sender, seed=0)
+    commit_small(sender, seed=0)
     list(push(sender, remote, ["sql"], QUIET))
     other = open_home("other")
-    mine = commit(other, seed=1)
+    mine = commit_small(other, seed=1)
     before = dict(remote.published)
     with pytest.raises(AdzError, match="has another sql@1") as caught:
         list(push(other, remote, ["sql"], QUIET))
@@ -155,9 +155,11 @@ def test_another_version_of_the_number_is_refused_on_both_sides(
     assert [v.digest for v in other.versions("sql")] == [mine.digest]
 
 
-def test_a_push_that_lost_a_race_says_so(sender: Registry, commit: Commit, remote: Any) -> None:
-    commit(sender, seed=0)
-    commit(sender, "other", seed=1)
+def test_a_push_that_lost_a_race_says_so(
+    sender: Registry, commit_small: Commit, remote: Any
+) -> None:
+    commit_small(sender, seed=0)
+    commit_small(sender, "other", seed=1)
     theirs = sender.resolve("other").manifest.model_copy(update={"name": "sql"}).canonical()
     publish = remote.publish
 
@@ -172,13 +174,13 @@ def test_a_push_that_lost_a_race_says_so(sender: Registry, commit: Commit, remot
 
 
 def test_as_stores_a_version_of_another_name_with_its_source(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
-    source = commit(sender, seed=0)
+    source = commit_small(sender, seed=0)
     sender.tag("sql@1", "prod")
     list(push(sender, remote, ["sql@prod"], QUIET))
     receiver = open_home("receiver")
-    commit(receiver, "mine", seed=5)
+    commit_small(receiver, "mine", seed=5)
     (result,) = pull(receiver, remote, ["sql@prod"], QUIET, rename="mine")
     assert (result.reference, result.source) == ("mine@2", "sql@1")
     stored = receiver.resolve("mine@2")
@@ -195,9 +197,9 @@ def test_as_stores_a_version_of_another_name_with_its_source(
 
 
 def test_a_dry_run_changes_nothing(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
-    commit(sender)
+    commit_small(sender)
     (would,) = push(sender, remote, ["sql"], QUIET, dry_run=True)
     assert (would.action, remote.blobs, remote.published) == ("would push", {}, {})
     list(push(sender, remote, ["sql"], QUIET))
@@ -217,9 +219,9 @@ def test_a_dry_run_changes_nothing(
     ],
 )
 def test_what_is_not_at_the_remote_is_a_usage_error(
-    sender: Registry, commit: Commit, remote: Any, reference: str, message: str, hint: str
+    sender: Registry, commit_small: Commit, remote: Any, reference: str, message: str, hint: str
 ) -> None:
-    commit(sender)
+    commit_small(sender)
     list(push(sender, remote, ["sql"], QUIET))
     with pytest.raises(AdzError, match=message) as caught:
         list(pull(sender, remote, [reference], QUIET))
@@ -228,9 +230,9 @@ def test_what_is_not_at_the_remote_is_a_usage_error(
 
 
 def test_tags_of_other_tools_are_no_versions(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
-    commit(sender)
+    commit_small(sender)
     list(push(sender, remote, ["sql"], QUIET))
     for tag in ("Latest", "007", "latest", "²", "a..b"):
         remote.published["sql", tag] = RemoteVersion(b"not ours")
@@ -239,12 +241,12 @@ def test_tags_of_other_tools_are_no_versions(
 
 
 def test_a_pull_says_whether_the_base_is_known(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
     digests = BaseDigests(weights=f"sha256:{7:064x}", arch="sha256:a", tokenizer="sha256:b")
     link = BaseLink(status="recorded", name="tiny", digests=digests)
-    commit(sender, base=link)
-    commit(sender, "nobase", seed=1)
+    commit_small(sender, base=link)
+    commit_small(sender, "nobase", seed=1)
     list(push(sender, remote, ["sql", "nobase"], QUIET))
     receiver = open_home("receiver")
     (other, none) = pull(receiver, remote, ["sql", "nobase"], QUIET)
@@ -262,9 +264,9 @@ def test_a_pull_says_whether_the_base_is_known(
 
 
 def test_a_version_is_invisible_before_it_is_whole(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any, quick: Bounds
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any, quick: Bounds
 ) -> None:
-    commit(sender, width=200_000)
+    commit_small(sender, width=200_000)
     list(push(sender, remote, ["sql"], QUIET))
     receiver = open_home("receiver")
     seen: list[list[str]] = []
@@ -285,9 +287,9 @@ def test_a_version_is_invisible_before_it_is_whole(
 
 
 def test_a_version_larger_than_the_bound_is_refused_before_it_is_read(
-    sender: Registry, open_home: OpenHome, commit: Commit, remote: Any
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
-    commit(sender)
+    commit_small(sender)
     list(push(sender, remote, ["sql"], QUIET))
     receiver = open_home("receiver")
     with pytest.raises(AdzError, match="more than 100") as caught:
@@ -298,9 +300,9 @@ def test_a_version_larger_than_the_bound_is_refused_before_it_is_read(
 
 
 def test_a_stored_file_that_is_damaged_is_not_pushed(
-    sender: Registry, commit: Commit, remote: Any, tmp_path: Path
+    sender: Registry, commit_small: Commit, remote: Any, tmp_path: Path
 ) -> None:
-    version = commit(sender)
+    version = commit_small(sender)
     digest = version.manifest.files["adapter_model.safetensors"].sha256
     blob = tmp_path / "sender" / "registry" / "blobs" / "sha256" / digest.removeprefix("sha256:")
     data = bytearray(blob.read_bytes())
@@ -311,3 +313,15 @@ def test_a_stored_file_that_is_damaged_is_not_pushed(
         list(push(sender, remote, ["sql"], QUIET))
     assert remote.published == {}
     assert digest not in remote.blobs
+
+
+def test_a_running_push_keeps_its_versions(
+    sender: Registry, commit_small: Commit, remote: Any
+) -> None:
+    commit_small(sender, seed=0)
+    commit_small(sender, seed=1)
+    pushing = push(sender, remote, ["sql"], QUIET, every=True)
+    next(pushing)
+    assert {lease.version for lease in sender.leases()} == {"sql@1", "sql@2"}
+    list(pushing)
+    assert sender.leases() == []
