@@ -14,8 +14,10 @@ def is_known(key: AdapterKey, config: Mapping[str, Any], modules: BaseModules) -
     if key.module in modules:
         return True
     # A head that was trained from scratch is not in the base.
-    own = set(config.get("modules_to_save") or ())
-    return not key.added and not own.isdisjoint(key.module.split("."))
+    own = tuple(config.get("modules_to_save") or ())
+    # PEFT takes a module whose name ends so; a head may consist of several below it.
+    parts = key.module.split(".")
+    return not key.added and any(part.endswith(own) for part in parts)
 
 
 def expected_shape(
@@ -30,7 +32,8 @@ def expected_shape(
     # Conv1D of GPT-2 holds (in, out) where Linear holds (out, in).
     outputs, inputs = reversed(weight) if config.get("fan_in_fan_out") else weight
     name = key.parameter.partition(".")[0]
-    if config.get("target_parameters"):
+    # One pair of factors serves all experts, or the factors are stored as blocks.
+    if config.get("target_parameters") or config.get("use_bdlora"):
         return None
     if name == "lora_A" and key.parameter != "lora_A.bias":
         return None if shape[1:] == (inputs,) else f"(r, {inputs})"

@@ -29,6 +29,17 @@ _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 # transformers names the inner model so; a file saved from the inner model lacks the name.
 _INNER = ("model", "transformer", "gpt_neox", "backbone")
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+# What a model that sees and reads is called when it is loaded, and in older files.
+_RENAMED = (
+    ("model.language_model.", "language_model.model."),
+    ("model.language_model.", "model."),
+    ("model.visual.", "visual."),
+    ("model.vision_tower.", "vision_tower."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    # An adapter that was made when they were loaded as they were stored, on a newer file.
+    ("language_model.model.", "model.language_model."),
+    ("visual.", "model.visual."),
+)
 _HEADS = ("lm_head", "embed_out", "output")
 
 
@@ -115,8 +126,11 @@ class BaseModules:
         if root in _INNER and root not in self._roots:
             names.append(rest)
         # transformers renames these when it loads a model that sees and reads.
-        if module.startswith("model.language_model."):
-            names.append("language_model.model." + module.removeprefix("model.language_model."))
+        names += [
+            stored + module.removeprefix(loaded)
+            for loaded, stored in _RENAMED
+            if module.startswith(loaded)
+        ]
         # A head tied to the embedding is not in the file.
         if module in _HEADS:
             names += [name for name in self._weights if name.rpartition(".")[2] in _EMBEDDINGS]

@@ -24,8 +24,12 @@ _DANGEROUS: dict[str, tuple[Any, ...]] = {
     "custom_code": (None, False),
     "prompt_tuning_init_state_dict_path": (None,),
 }
-# What PEFT writes itself where no task type was given: a class of transformers.
-_AUTO_MODULE = re.compile(r"transformers(?:\.models\.[a-z0-9_]+\.modeling_[a-z0-9_]+)?", re.ASCII)
+# What PEFT writes itself where no task type was given: a class of transformers or diffusers.
+_AUTO_MODULE = re.compile(
+    r"transformers(?:\.models\.[a-z0-9_]+\.modeling_[a-z0-9_]+)?"
+    r"|diffusers\.(?:models|pipelines)(?:\.[a-z0-9_]+)+",
+    re.ASCII,
+)
 _AUTO_CLASS = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 _PEFT_TYPE = re.compile(r"[A-Z0-9_]{1,64}")
 
@@ -55,7 +59,7 @@ def _dangerous(config: Mapping[str, Any]) -> str | None:
         if key in config and not any(_same(config[key], value) for value in harmless):
             return f"{key} may not be {str(config[key])[:60]!r}: it can load code or files"
     auto = config.get("auto_mapping")
-    if auto is not None and not _is_transformers_class(auto):
+    if auto is not None and not _is_library_class(auto):
         return f"auto_mapping may not be {str(auto)[:100]!r}: it can import code"
     return None
 
@@ -65,7 +69,7 @@ def _same(given: Any, harmless: Any) -> bool:
     return type(given) is type(harmless) and given == harmless
 
 
-def _is_transformers_class(auto: Any) -> bool:
+def _is_library_class(auto: Any) -> bool:
     return (
         isinstance(auto, dict)
         and set(auto) <= {"base_model_class", "parent_library", "unsloth_fixed"}
@@ -81,7 +85,9 @@ def _not_peft(config: Mapping[str, Any]) -> str | None:
     if not isinstance(kind, str) or not _PEFT_TYPE.fullmatch(kind):
         return f"peft_type is {str(kind)[:60]!r}, not the name of a PEFT method"
     for key in ("r", "lora_alpha", "alpha"):
-        if key in config and not _is_number(config[key]):
+        # LoRA needs them; other methods may leave theirs open.
+        optional = kind != "LORA" and config.get(key) is None
+        if key in config and not optional and not _is_number(config[key]):
             return f"{key} is {str(config[key])[:60]!r}, not a finite number"
     if kind == "LORA":
         return _bad_ranks(config)

@@ -12,7 +12,7 @@ from adapterhub.bases.modules import AdapterKey, BaseModules
 
 Problem = tuple[str, str]
 
-_WRONG_BASE = "name the base that it was trained on with --base"
+WRONG_BASE = "name the base that it was trained on with --base"
 
 
 def check_fit(
@@ -29,7 +29,7 @@ def check_fit(
         return (
             f"{share} of its {len(keys)} tensors match a module of {base_name}: "
             f"{strangers[0]} does not",
-            _WRONG_BASE,
+            WRONG_BASE,
         )
     for name, key in keys.items():
         shape = tensors[name].shape
@@ -39,7 +39,7 @@ def check_fit(
             return (
                 f"tensor {name} is {shape_text(shape)}, but {key.module} of "
                 f"{base_name} is {shape_text(weight)}: {expected} expected",
-                _WRONG_BASE,
+                WRONG_BASE,
             )
     return None
 
@@ -63,5 +63,5 @@ def check_prompt(
         return None
     width, reason = prompt_width(config, modules.config)
     if width is not None and info.shape[1] != width:
-        return f"prompt_embeddings has width {info.shape[1]}, not {width} ({reason})", _WRONG_BASE
+        return f"prompt_embeddings has width {info.shape[1]}, not {width} ({reason})", WRONG_BASE
     return None

@@ -48,6 +48,13 @@ def check_patterns(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def matching(target: Any, modules: Iterable[str]) -> list[str]:
+    """The modules that PEFT adapts under these `target_modules`."""
+    names = list(modules)
+    left = set(uncovered(target, names))
+    return [name for name in names if name not in left]
+
+
 def uncovered(target: Any, modules: Iterable[str]) -> list[str]:
     """The modules that PEFT would not adapt under these `target_modules`.
 

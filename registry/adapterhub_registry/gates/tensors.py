@@ -10,8 +10,9 @@ from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.bases.modules import AdapterKey, BaseModules, split_key
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import Manifest
-from adapterhub_registry.gates.fit import check_fit, check_prompt
-from adapterhub_registry.gates.patterns import uncovered
+from adapterhub_registry.gates.fit import WRONG_BASE, check_fit, check_prompt
+from adapterhub_registry.gates.indices import SPARSE_TYPES, check_indices, is_index
+from adapterhub_registry.gates.patterns import matching, uncovered
 from adapterhub_registry.gates.values import FLOATS, scan_values
 
 MAX_RANK = 512
@@ -45,22 +46,30 @@ def check_tensors(
     tensors = read_header(path)
     if not tensors:
         raise refuse("it holds no tensor", "was the adapter saved while it was not attached?")
+    sparse = manifest.storage == "peft" and config["peft_type"] in SPARSE_TYPES
     for name, info in tensors.items():
-        if info.dtype not in FLOATS:
-            raise refuse(f"tensor {name} is {info.dtype}", "save it as F32, F16 or BF16")
+        if info.dtype not in FLOATS and not (sparse and is_index(name, info)):
+            raise refuse(
+                f"tensor {name} is {info.dtype}",
+                "only floats are stored: save it as F32, F16 or BF16",
+            )
+    floats = {name: info for name, info in tensors.items() if info.dtype in FLOATS}
     if manifest.storage == "own":
-        scan_values(path, tensors)
+        scan_values(path, floats)
         return
     if config["peft_type"] in PROMPT_TYPES:
         _report(check_prompt(tensors, config, modules))
-        scan_values(path, tensors)
+        scan_values(path, floats)
         return
     keys = {name: key for name in tensors if (key := _taken_apart(name)) is not None}
     _report(_check_ranks(tensors, config))
     _report(_check_targets(keys, config))
     if modules is not None:
         _report(check_fit(tensors, keys, config, base_name, modules))
-    zeros = scan_values(path, tensors)
+        if not keys and not matching(config.get("target_modules"), modules.weights()):
+            _report((f"target_modules match no module of {base_name}", WRONG_BASE))
+    _report(check_indices(path, tensors, keys, modules))
+    zeros = scan_values(path, floats)
     if manifest.made_by == "import":
         _report(_check_effect(tensors, zeros))
 
@@ -107,6 +116,9 @@ def _check_ranks(
         if partner not in tensors:
             return f"tensor {name} has no {partner.rpartition('.lora_')[2]} beside it", ""
         if suffix not in _PAIRS:
+            continue
+        # Of block-diagonal factors one is stored as its blocks.
+        if config.get("use_bdlora"):
             continue
         other = tensors[partner].shape
         if len(info.shape) < 2 or len(other) < 2 or info.shape[0] != other[1]:
