@@ -11,6 +11,7 @@ over the default. The names are those of the flags; one that no command has is a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -23,24 +24,50 @@ T = TypeVar("T")
 def user_defaults(context: click.Context, group: click.Group) -> dict[str, Any]:
     """What the file says, checked and as click's `default_map`. Only the options of the
     command that is about to run are checked: checking all would import all."""
+    if not defaults_file().exists():
+        return {}
+    values = _read(context, group)
+    called = context.invoked_subcommand
+    return _checked(context, group, {called: values[called]}) if called in values else {}
+
+
+def read_defaults(context: click.Context, group: click.Group) -> dict[str, Any]:
+    """What the file says of every command, checked, with the names of the flags."""
+    values = _read(context, group)
+    _checked(context, group, values)
+    return values
+
+
+def defaults_file() -> Path:
+    """`$ADZ_HOME/config.yaml`."""
     from adapterhub.home import adz_home
 
-    file = adz_home() / "config.yaml"
-    if not file.exists():
-        return {}
+    return adz_home() / "config.yaml"
+
+
+def _read(context: click.Context, group: click.Group) -> dict[str, Any]:
     from adapterhub.config import read_recipe
 
-    values = read_recipe(file)
+    values = read_recipe(defaults_file())
     known = group.list_commands(context)
-    try:
-        for name in values:
-            if name not in known:
-                raise unknown_name("command", name, known)
-        called = context.invoked_subcommand
-        command = group.get_command(context, called) if called in values else None
-        return {called: _options(command, values[called], called)} if called and command else {}
-    except AdzError as error:
-        raise usage_error(f"{file}: {error.message}", error.hint) from error
+    for name in values:
+        if name not in known:
+            error = unknown_name("command", name, known)
+            raise usage_error(f"{defaults_file()}: {error.message}", error.hint)
+    return values
+
+
+def _checked(
+    context: click.Context, group: click.Group, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    found = {}
+    for name, options in values.items():
+        command = group.get_command(context, name)
+        try:
+            found[name] = _options(command, options, name) if command else {}
+        except AdzError as error:
+            raise usage_error(f"{defaults_file()}: {error.message}", error.hint) from error
+    return found
 
 
 def _options(command: click.Command, values: Any, path: str) -> dict[str, Any]:

@@ -62,13 +62,13 @@ def _check_journal(storage: Storage, last: sqlite3.Row) -> Iterator[Problem]:
     if event is None:
         advice = "keep registry.sqlite3: it is whole; run 'adz fsck'"
         yield Problem(
-            "names.jsonl",
+            "registry/names.jsonl",
             f"the history of the database ends at event {last['seq']}, which is not in it",
             advice,
         )
     elif asdict(event) != {**dict(last), "body": json.loads(last["body"])}:
         advice = f"was one of the two restored from a backup? Run 'adz fsck', or {_REBUILD}"
-        yield Problem("names.jsonl", f"event {last['seq']} is another one in the database", advice)
+        yield Problem("registry/names.jsonl", f"event {last['seq']} is another one in the database", advice)
 
 
 def _check_clock(last: sqlite3.Row) -> Iterator[Problem]:
@@ -88,7 +88,7 @@ def _check_leftovers(storage: Storage) -> Iterator[Problem]:
     left += [path for path in storage.trash.iterdir() if path.lstat().st_mtime < cutoff]
     if left:
         what = f"{len(left)} leftovers of killed processes in ingest and trash"
-        yield Problem("registry", what, "adz gc")
+        yield Problem("registry/ingest", what, "adz gc")
 
 
 def _is_abandoned(path: Path, cutoff: float) -> bool:

@@ -1,0 +1,1 @@
+"""What `adz doctor` looks at: this machine, the home folder, the registry, what others need."""
