@@ -25,6 +25,7 @@ from adapterhub.protocols.registry import (
     LogEntry,
     Problem,
     Registry,
+    Repaired,
 )
 from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion, TransferInterrupted
 from adapterhub.protocols.serve import Engine, ServeSettings
@@ -58,6 +59,7 @@ __all__ = [
     "Remote",
     "RemoteFile",
     "RemoteVersion",
+    "Repaired",
     "ServeSettings",
     "SurveyingRule",
     "Task",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from adapterhub.manifest import BaseRecord, FileRecord, Manifest, Version
+    from adapterhub.protocols.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,25 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that `fsck` found wrong: which object, which versions suffer, and how."""
+    """Something that `fsck` found wrong: which object, which versions suffer, and how.
+
+    kind: a stored file, a name (the database, the journal), a view or a base. digest: of the
+    file, or of the version whose view it is.
+    """
 
     subject: str
     problem: str
     versions: tuple[str, ...] = ()
+    kind: Literal["file", "names", "view", "base"] = "names"
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """Something that was put right, and how."""
+
+    subject: str
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +94,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What `gc` removed. `size` is in bytes."""
+    """What `gc` removed: removed versions that can no longer be restored, files, views, and bytes
+    in all. kept: what it left, by reason: versions that are `leased` or still `restorable`, files
+    too `young`, and folders that a running process fills (`in flight`)."""
 
+    versions: int
     blobs: int
     views: int
     size: int
@@ -208,5 +226,27 @@ class Registry(Protocol):
         """What is wrong at a glance, whatever its size: permissions, journal, clock, leftovers.
         Reads no stored file; that is `check`."""
 
-    def check(self) -> Iterator[Finding]:
-        """Verify every blob, manifest and pointer (fsck)."""
+    def check(
+        self,
+        *,
+        bases: bool = True,
+        share: tuple[int, int] = (1, 1),
+        resume: bool = False,
+        only: Collection[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Finding]:
+        """Verify names, stored files, views and bases, every byte of them (fsck).
+
+        bases: hash these too. share: (n, m), the n-th of m shares of the files, by digest.
+        resume: go on where the last check of this share broke off. only: of the stored files
+        those with these digests. Names are always verified in full.
+        """
+
+    def mend(self, findings: Sequence[Finding]) -> Iterator[Repaired]:
+        """Put right what `check` found, as far as what is on this machine allows: a file that
+        has another copy, the journal from the database, the database from the journal or, where
+        both are lost, from the manifests (aliases are then lost), a view by deleting it."""
+
+    def heal(self, record: FileRecord, path: Path) -> None:
+        """Put a stored file back, from `path`. Raises AdzError (exit code 3) when its bytes are
+        not those of `record`."""

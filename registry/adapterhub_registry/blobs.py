@@ -22,6 +22,10 @@ class Blobs:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
+    def is_named(self, name: str) -> bool:
+        """Whether a file of that name is a blob, and no stray file."""
+        return _DIGEST.fullmatch(f"sha256:{name}") is not None
+
     def path(self, digest: str) -> Path:
         """Where the blob `sha256:hex` lies."""
         match = _DIGEST.fullmatch(digest)

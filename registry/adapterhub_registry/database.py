@@ -12,16 +12,22 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adapterhub.errors import AdzError
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub_registry import disk, tables
 from adapterhub_registry.journal import Event, Journal
 
 SCHEMA_VERSION = 2
+
+# The disk's or the user's rights' fault, and not the file's.
+_UNUSABLE = (
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+)  # fmt: skip
 
 
 def utc_now() -> str:
@@ -59,7 +65,7 @@ class Change:
         event = Event(
             seq=self._seq + len(self.events) + 1,
             time=self.time,
-            actor=_actor(),
+            actor=actor(),
             action=action,
             name=name,
             version=version,
@@ -100,8 +106,7 @@ class Database:
     def changing(self) -> Iterator[Change]:
         """A write transaction: all of its events happen, or none."""
         with _clear_errors(self.path):
-            connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
+            connection = self._begin()
             try:
                 change = Change(connection)
                 yield change
@@ -112,6 +117,34 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Nobody writes for the length of the block. A damaged database, to which nobody can, is
+        let be."""
+        try:
+            with _clear_errors(self.path):
+                connection: sqlite3.Connection | None = self._begin()
+        except AdzError as error:
+            if error.exit_code != EXIT_VERIFICATION:
+                raise
+            connection = None
+        try:
+            yield
+        finally:
+            if connection is not None and connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+
+    def _begin(self) -> sqlite3.Connection:
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        while self._local.key[1] != _inode(self.path):
+            # It was replaced while this waited for its lock.
+            connection.execute("ROLLBACK")
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+        return connection
 
     def _connection(self) -> sqlite3.Connection:
         # A connection may not be carried over a fork, nor used for a file that was replaced.
@@ -157,6 +190,7 @@ class Database:
         try:
             version = _schema_version(connection)
             if version == 0:
+                self._refuse_lost_names()
                 tables.create(connection, self.journal.read(), self._read_manifest)
             elif version < SCHEMA_VERSION:
                 tables.migrate(connection)
@@ -166,6 +200,16 @@ class Database:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    def _refuse_lost_names(self) -> None:
+        """An empty registry in place of a lost one would let `adz gc` delete its files."""
+        files = self.path.parent / "blobs" / "sha256"
+        if not self.journal.path.exists() and files.is_dir() and any(files.iterdir()):
+            raise AdzError(
+                f"{self.path.parent} has files, but {self.path.name} and names.jsonl are both gone",
+                "'adz fsck --repair' finds the versions again; aliases are lost",
+                exit_code=EXIT_VERIFICATION,
+            )
 
 
 def _schema_version(connection: sqlite3.Connection) -> int:
@@ -180,7 +224,8 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def _actor() -> str:
+def actor() -> str:
+    """Who makes a change, as the history records it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -193,20 +238,22 @@ def _clear_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
+        # What Python itself raises, such as for text that is not UTF-8, has no code.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise AdzError(
                 f"the registry {path.parent} is busy: another process is writing",
                 "try again when it is done",
             ) from error
-        if "full" in text:
+        if code == sqlite3.SQLITE_FULL:
             raise AdzError(f"no space left on device: {path}", "nothing was changed") from error
-        if isinstance(error, sqlite3.OperationalError):
+        if code in _UNUSABLE:
             raise AdzError(
-                f"the registry {path} cannot be used: {text}",
+                f"the registry {path} cannot be used: {error}",
                 "is the disk full, or ADZ_HOME not writable? 'adz doctor' shows both",
             ) from error
         raise AdzError(
-            f"the registry's database {path} is damaged: {text}",
-            "move this file away, and the next command rebuilds it from names.jsonl",
+            f"the registry's database {path} is damaged: {error}",
+            "'adz fsck --repair' makes it anew from names.jsonl",
+            exit_code=EXIT_VERIFICATION,
         ) from error

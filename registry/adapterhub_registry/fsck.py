@@ -1,170 +1,207 @@
-"""Verifying every blob, manifest and pointer (`adz fsck`). Finds; repairs nothing."""
+"""Verifying every stored byte and name (`adz fsck`). Finds; `mend` repairs."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from adapterhub.bases.digests import compute_digests, hash_file
 from adapterhub.bases.identity import explain_difference
-from adapterhub.errors import AdzError
-from adapterhub.manifest import Manifest, Version, payload_digest, sha256_of
-from adapterhub.protocols import Finding
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
+from adapterhub.manifest import Manifest, Version, sha256_of
+from adapterhub.protocols import Finding, Progress, Task
 from adapterhub_registry import bases, lookup
+from adapterhub_registry.names import check_names
+from adapterhub_registry.resume import Mark
 from adapterhub_registry.storage import Storage
-from adapterhub_registry.tables import facts, needs
 
 
-def check(registry: Storage) -> Iterator[Finding]:
-    """Yield what is wrong, the names of the versions that suffer with it."""
-    with registry.database.reading() as connection:
-        yield from _check_database(connection)
-        yield from _check_history(registry, connection)
-        yield from _check_numbers(connection)
-        yield from _check_aliases(connection)
-        yield from _check_manifests(registry, connection)
-        yield from _check_bases(connection)
-    yield from _check_blobs(registry)
-    yield from _check_views(registry)
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is verified; names are always verified in full.
 
-
-def _check_database(connection: sqlite3.Connection) -> Iterator[Finding]:
-    for row in connection.execute("PRAGMA integrity_check"):
-        if row[0] != "ok":
-            yield Finding("registry.sqlite3", row[0])
-
-
-def _check_history(registry: Storage, connection: sqlite3.Connection) -> Iterator[Finding]:
-    # The database first: a change that is made meanwhile is then in the journal too.
-    rows = connection.execute("SELECT * FROM events ORDER BY seq").fetchall()
-    written = {event.seq: event for event in registry.database.journal.read()}
-    for expected, row in enumerate(rows, start=1):
-        if row["seq"] != expected:
-            yield Finding("registry.sqlite3", f"the history lacks event {expected}")
-            return
-        event = written.get(row["seq"])
-        versions = (f"{row['name']}@{row['version']}",) if row["version"] else ()
-        if event is None:
-            yield Finding("names.jsonl", f"event {row['seq']} is missing", versions)
-        elif asdict(event) != {**dict(row), "body": json.loads(row["body"])}:
-            yield Finding("names.jsonl", f"event {row['seq']} differs", versions)
-
-
-def _check_numbers(connection: sqlite3.Connection) -> Iterator[Finding]:
-    query = "SELECT name, count(*) AS n, max(number) AS top FROM versions GROUP BY name"
-    for row in connection.execute(query):
-        if row["n"] != row["top"]:
-            yield Finding(row["name"], f"{row['n']} versions are known of {row['top']}")
-
-
-def _check_aliases(connection: sqlite3.Connection) -> Iterator[Finding]:
-    query = """
-        SELECT a.name, a.alias, a.number, v.state FROM aliases a
-        LEFT JOIN versions v ON v.name = a.name AND v.number = a.number
-        WHERE v.state IS NOT 'live'
+    bases: whether the bases are hashed. share: (n, m), the n-th of m equal shares of the files,
+    by digest. resume: go on after the file at which the last check of this share broke off.
+    only: these files and no others.
     """
-    for row in connection.execute(query):
-        version = f"{row['name']}@{row['number']}"
-        yield Finding(f"{row['name']}@{row['alias']}", "the alias is dangling", (version,))
+
+    bases: bool = True
+    share: tuple[int, int] = (1, 1)
+    resume: bool = False
+    only: Collection[str] | None = None
+
+    def covers(self, digest: str) -> bool:
+        """Whether the file `sha256:hex` is in the share."""
+        number, count = self.share
+        return int(digest.removeprefix("sha256:")[:8], 16) % count == number - 1
 
 
-def _check_manifests(registry: Storage, connection: sqlite3.Connection) -> Iterator[Finding]:
-    query = "SELECT v.*, m.body FROM versions v LEFT JOIN manifests m ON m.digest = v.digest"
-    for row in connection.execute(query):
-        version = f"{row['name']}@{row['number']}"
-        if row["body"] is None or sha256_of(row["body"]) != row["digest"]:
-            yield Finding(f"manifest {row['digest']}", "missing or damaged", (version,))
-            continue
-        try:
-            manifest = Manifest.model_validate_json(row["body"])
-        except ValidationError:
-            yield Finding(f"manifest {row['digest']}", "not a manifest", (version,))
-            continue
-        problem = _manifest_problem(connection, row, manifest)
-        if problem:
-            yield Finding(f"manifest {row['digest']}", problem, (version,))
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """size: what the manifests say, in bytes. versions: live ones that need the file. kept:
+    whether it has to be there."""
+
+    size: int
+    versions: tuple[str, ...]
+    kept: bool
 
 
-def _manifest_problem(
-    connection: sqlite3.Connection, row: sqlite3.Row, manifest: Manifest
-) -> str | None:
-    if (manifest.name, manifest.version) != (row["name"], row["number"]):
-        return f"it is of {manifest.name}@{manifest.version}"
-    if payload_digest(manifest.files) != manifest.payload:
-        return "its payload digest does not match its files"
-    for column, value in facts(manifest).items():
-        if row[column] != value:
-            return f"the database has another {column}: {row[column]!r}, not {value!r}"
-    query = "SELECT blob, size FROM needs WHERE digest = ?"
-    known = {r["blob"]: r["size"] for r in connection.execute(query, (row["digest"],))}
-    if known != needs(row["digest"], row["body"], manifest):
-        return "the database has other files for it"
-    return None
+def check(
+    storage: Storage, extent: Extent | None = None, progress: Progress | None = None
+) -> Iterator[Finding]:
+    """Yield what is wrong, with the names of the versions that suffer from it."""
+    extent = extent or Extent()
+    yield from check_names(storage)
+    yield from _check_blobs(storage, extent, progress)
+    yield from _check_views(storage, extent, progress)
+    if extent.bases:
+        yield from _check_bases(storage, progress)
 
 
-def _check_bases(connection: sqlite3.Connection) -> Iterator[Finding]:
-    for record in bases.read(connection).values():
-        rows = connection.execute(
-            "SELECT name, number FROM versions WHERE weights = ? AND state = 'live'",
-            (record.digests.weights,),
-        )
-        versions = tuple(f"{row['name']}@{row['number']}" for row in rows)
-        try:
-            differing = explain_difference(record.digests, compute_digests(Path(record.path)))
-        except (AdzError, OSError) as error:
-            yield Finding(f"base {record.name}", str(error), versions)
-            continue
-        if differing:
-            parts = ", ".join(differing)
-            yield Finding(f"base {record.name}", f"it changed on the disk: {parts}", versions)
+def _check_blobs(storage: Storage, extent: Extent, progress: Progress | None) -> Iterator[Finding]:
+    needs = _needs(storage)
+    present = {
+        f"sha256:{path.name}": path
+        for path in storage.blobs.directory.iterdir()
+        if storage.blobs.is_named(path.name)
+    }
+    if extent.only is not None:
+        present = {digest: present[digest] for digest in extent.only if digest in present}
+    for digest in sorted(needs.keys() - present.keys()):
+        if needs[digest].kept and (extent.only is None or digest in extent.only):
+            yield Finding(f"blob {digest}", "missing", needs[digest].versions, "file", digest)
+    with Mark(storage, extent.share, keep=extent.only is None) as mark:
+        chosen = [digest for digest in sorted(present) if extent.covers(digest)]
+        if extent.resume:
+            chosen = mark.left(chosen)
+        total = sum(_size(present[digest]) for digest in chosen)
+        with _task(progress, "hashing the stored files (MB)", total / 1e6) as bar:
+            for digest in chosen:
+                problem = _blob_problem(present[digest], digest, needs.get(digest), bar)
+                mark.passed(digest, problem is not None)
+                if problem:
+                    versions = needs[digest].versions if digest in needs else ()
+                    yield Finding(f"blob {digest}", problem, versions, "file", digest)
 
 
-def _check_blobs(registry: Storage) -> Iterator[Finding]:
-    with registry.database.reading() as connection:
-        query = """
-            SELECT n.blob, n.size, v.name, v.number, v.state FROM needs n
-            JOIN versions v ON v.digest = n.digest ORDER BY n.blob, v.name, v.number
-        """
-        rows = connection.execute(query).fetchall()
-    sizes: dict[str, int] = {}
-    users: dict[str, list[str]] = {}
+def _blob_problem(path: Path, digest: str, need: _Need | None, bar: Task) -> str | None:
+    try:
+        size = path.stat().st_size
+        if need and size != need.size:
+            return f"{size} bytes instead of {need.size}"
+        actual = hash_file(path, lambda count: bar.advance(count / 1e6))
+    except FileNotFoundError:
+        # Collected meanwhile.
+        return None
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    return None if actual == digest else "its bytes do not match its digest"
+
+
+def _needs(storage: Storage) -> dict[str, _Need]:
+    """What each blob is needed for; nothing where the database does not say it."""
+    query = """
+        SELECT n.blob, n.size, n.digest, v.name, v.number, v.state FROM needs n
+        JOIN versions v ON v.digest = n.digest ORDER BY v.name, v.number
+    """
+    found: dict[str, _Need] = {}
+    try:
+        with storage.database.reading() as connection:
+            for row in connection.execute(query):
+                live = row["state"] == "live"
+                before = found.get(row["blob"], _Need(row["size"], (), False))
+                found[row["blob"]] = _Need(
+                    row["size"],
+                    before.versions + ((f"{row['name']}@{row['number']}",) if live else ()),
+                    # History outlives the files: a manifest is never deleted.
+                    before.kept or live or row["blob"] == row["digest"],
+                )
+    except AdzError as error:
+        _pass_damage(error)
+    return found
+
+
+def _check_views(storage: Storage, extent: Extent, progress: Progress | None) -> Iterator[Finding]:
+    versions = [v for v in _viewed(storage) if extent.covers(v.digest)]
+    with _task(progress, "hashing the views", len(versions)) as bar:
+        for version in versions:
+            problem = storage.views.problem(version, trust_times=False)
+            bar.advance()
+            if problem:
+                subject, names = f"view of {version.reference}", (version.reference,)
+                yield Finding(subject, problem, names, "view", version.digest)
+
+
+def _viewed(storage: Storage) -> Iterator[Version]:
+    """The live versions that have a view."""
+    try:
+        with storage.database.reading() as connection:
+            rows = lookup.live_versions(connection, None)
+    except AdzError as error:
+        _pass_damage(error)
+        return
     for row in rows:
-        sizes[row["blob"]] = row["size"]
-        live = users.setdefault(row["blob"], [])
-        if row["state"] == "live":
-            live.append(f"{row['name']}@{row['number']}")
-    present = {f"sha256:{path.name}": path for path in registry.blobs.directory.iterdir()}
-    for digest in sorted(sizes.keys() - present.keys()):
-        if users[digest]:
-            yield Finding(f"blob {digest}", "missing", tuple(users[digest]))
-    for digest, path in sorted(present.items()):
-        versions = tuple(users.get(digest, ()))
-        try:
-            size, actual = path.stat().st_size, hash_file(path)
-        except FileNotFoundError:
-            # Collected meanwhile.
+        name = str(row["digest"]).removeprefix("sha256:")
+        if not storage.views.directory.joinpath(name).is_dir():
             continue
-        if size != sizes.get(digest, size):
-            problem = f"{size} bytes instead of {sizes[digest]}"
-            yield Finding(f"blob {digest}", problem, versions)
-        elif actual != digest:
-            yield Finding(f"blob {digest}", "its bytes do not match its digest", versions)
-
-
-def _check_views(registry: Storage) -> Iterator[Finding]:
-    with registry.database.reading() as connection:
-        rows = lookup.live_versions(connection, None)
-    for row in rows:
         if row["body"] is None or sha256_of(row["body"]) != row["digest"]:
             continue
         manifest = Manifest.model_validate_json(row["body"])
-        version = Version(row["name"], row["number"], row["digest"], manifest)
-        if registry.views.directory.joinpath(row["digest"].removeprefix("sha256:")).is_dir():
-            problem = registry.views.problem(version)
-            if problem:
-                yield Finding(f"view of {version.reference}", problem, (version.reference,))
+        yield Version(row["name"], row["number"], row["digest"], manifest)
+
+
+def _check_bases(storage: Storage, progress: Progress | None) -> Iterator[Finding]:
+    try:
+        with storage.database.reading() as connection:
+            records = bases.read(connection).values()
+            rows = connection.execute(
+                "SELECT weights, name, number FROM versions WHERE state = 'live'"
+            ).fetchall()
+    except (AdzError, ValidationError) as error:
+        _pass_damage(error)
+        return
+    for record in records:
+        weights = record.digests.weights
+        versions = tuple(f"{r['name']}@{r['number']}" for r in rows if r["weights"] == weights)
+        with _task(progress, f"hashing the base {record.name} (MB)", None) as bar:
+
+            def hashed(count: int, bar: Task = bar) -> None:
+                bar.advance(count / 1e6)
+
+            try:
+                given = compute_digests(Path(record.path), hashed)
+            except (AdzError, OSError) as error:
+                yield Finding(f"base {record.name}", str(error), versions, "base")
+                continue
+        differing = explain_difference(record.digests, given)
+        if differing:
+            problem = f"it changed on the disk: {', '.join(differing)}"
+            yield Finding(f"base {record.name}", problem, versions, "base")
+
+
+def _pass_damage(error: Exception) -> None:
+    """Go on after what `check_names` has reported already."""
+    if isinstance(error, AdzError) and error.exit_code != EXIT_VERIFICATION:
+        raise error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+class _NoTask:
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        """Not shown."""
+
+
+def _task(
+    progress: Progress | None, description: str, total: float | None
+) -> AbstractContextManager[Task]:
+    return progress.task(description, total) if progress else nullcontext(_NoTask())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,16 @@ from adapterhub.manifest import (
     sha256_of,
 )
 from adapterhub.plugins import load_plugins
-from adapterhub.protocols import CollectReport, Finding, Lease, Listing, LogEntry, Problem
+from adapterhub.protocols import (
+    CollectReport,
+    Finding,
+    Lease,
+    Listing,
+    LogEntry,
+    Problem,
+    Progress,
+    Repaired,
+)
 from adapterhub.reference import check_name, parse_reference
 from adapterhub_registry import aliases, bases, leases, lookup, storing, trash
 from adapterhub_registry.admission import Admissions
@@ -27,9 +36,10 @@ from adapterhub_registry.blobs import stage
 from adapterhub_registry.collect import collect
 from adapterhub_registry.database import utc_now
 from adapterhub_registry.diagnosis import diagnose
-from adapterhub_registry.fsck import check
+from adapterhub_registry.fsck import Extent, check
 from adapterhub_registry.gates import check_payload
 from adapterhub_registry.listing import listing
+from adapterhub_registry.mend import heal, mend
 from adapterhub_registry.storage import Storage
 
 _HISTORY = ("commit", "pull", "tag", "untag", "rollback", "remove", "restore", "collect")
@@ -262,9 +272,25 @@ class LocalRegistry(Storage):
         """What is wrong at a glance; see `protocols.Registry`."""
         return diagnose(self)
 
-    def check(self) -> Iterator[Finding]:
-        """Verify every blob, manifest and pointer (fsck)."""
-        return check(self)
+    def check(
+        self,
+        *,
+        bases: bool = True,
+        share: tuple[int, int] = (1, 1),
+        resume: bool = False,
+        only: Collection[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Finding]:
+        """Verify what is stored (fsck); see `protocols.Registry`."""
+        return check(self, Extent(bases, share, resume, only), progress)
+
+    def mend(self, findings: Sequence[Finding]) -> Iterator[Repaired]:
+        """Repair from what is here; see `protocols.Registry`."""
+        return mend(self, findings)
+
+    def heal(self, record: FileRecord, path: Path) -> None:
+        """Put a stored file back; see `protocols.Registry`."""
+        heal(self, record, path)
 
     def _admit(self, manifest: Manifest, staging: Path) -> None:
         """The gates and the plugins' say, before a version's files are stored."""

@@ -39,7 +39,7 @@ def lived_in(commit: Any, registry: Any, make_base: Any) -> Any:
     registry.untag("sql", "beta")
     registry.attest(registry.resolve("sql@1"), "eval", {"score": 0.1 + 0.2, "text": "für"})
     registry.remove("sql@3")
-    registry.collect(grace_seconds=0)
+    registry.collect(grace_seconds=0, retention_seconds=0)
     return registry
 
 
@@ -181,7 +181,7 @@ def test_a_file_that_is_no_database_says_what_to_do(commit: Any, registry: Any, 
     for file in path.parent.glob("registry.sqlite3*"):
         file.unlink()
     path.write_bytes(b"rubbish" * 1000)
-    with pytest.raises(AdzError, match=r"damaged.*move this file away"):
+    with pytest.raises(AdzError, match=r"damaged.*adz fsck --repair"):
         LocalRegistry(home).names()
     path.unlink()
     assert LocalRegistry(home).names() == ["sql"]

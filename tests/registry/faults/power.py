@@ -263,20 +263,24 @@ def crashes(
 ) -> Iterator[tuple[dict[str, bytes], Any, Any]]:
     """Every state of every prefix, once each, with what was last acknowledged before it and what
     would have been next. Prefixes that end within a run of writes to one file are left out: the
-    torn states of the whole run cover them."""
+    torn states of the whole run cover them. So are those before the first call left out."""
     world, seen = World(str(root)), set()
-    notes = [json.loads(o.data) for o in operations if o.what == "note"]
+    notes = [json.loads(o.data) if o.what == "note" else None for o in operations]
+    known = [note for note in notes if note and note[0] != "left out"]
+    waiting = ["left out", None] in notes
     acknowledged = 0
-    for position, operation in enumerate(operations):
-        if operation.what == "note":
-            acknowledged += 1
-        else:
+    for position, (operation, note) in enumerate(zip(operations, notes, strict=True)):
+        if note is None:
             world.play(operation, root_inode)
+        elif note[0] == "left out":
+            waiting = False
+        else:
+            acknowledged += 1
         following = operations[position + 1] if position + 1 < len(operations) else None
-        if following and _one_file_goes_on(operation, following):
+        if waiting or (following and _one_file_goes_on(operation, following)):
             continue
-        before = notes[acknowledged - 1] if acknowledged else None
-        after = notes[min(acknowledged, len(notes) - 1)]
+        before = known[max(acknowledged - 1, 0)]
+        after = known[min(acknowledged, len(known) - 1)]
         for state in world.states(chance, count):
             key = (acknowledged, fingerprint(state))
             if key not in seen:

@@ -1,8 +1,9 @@
 """Does random work under the shim and writes every change of the disk down.
 
 Run by `shim.run` as `record.py JOBS`: a JSON file with a list of jobs, each `home` (an empty
-folder), `out` (the record), `payloads`, `seed`, `steps`, and `without`: the place of a call of
-`disk.sync` that is left out, as `[file name, line]`, or null.
+folder), `out` (the record), `payloads`, `seed`, `kinds` (what to do, or null for `steps` random
+things), and `without`: the place of a call of `disk.sync` that is left out, as
+`[file name, line]`, or null.
 """
 
 from __future__ import annotations
@@ -44,25 +45,27 @@ def warm_up(payloads: Path) -> None:
 def record(job: dict[str, Any]) -> None:
     shim, home = Shim(), Path(job["home"]) / "home"
     if job["without"]:
-        leave_out(*job["without"])
+        leave_out(shim, *job["without"])
     shim.watch(Path(job["home"]))
     shim.record(Path(job["out"]))
     registry = LocalRegistry(home)
     work = Workload(registry, Path(job["payloads"]), job["seed"])
     shim.note(json.dumps(["open", snapshot(registry)]))
-    for _ in range(job["steps"]):
-        done = work.step()
+    for kind in job["kinds"] or [None] * job["steps"]:
+        done = work.run(kind) if kind else work.step()
         shim.note(json.dumps([done, snapshot(registry)]))
     shim.record(None)
 
 
-def leave_out(file_name: str, line: int) -> None:
+def leave_out(shim: Shim, file_name: str, line: int) -> None:
     """Let one call of `disk.sync` do nothing."""
     sync = disk.sync
 
     def run(path: Path) -> None:
         caller = sys._getframe(1)
-        if (Path(caller.f_code.co_filename).name, caller.f_lineno) != (file_name, line):
+        if (Path(caller.f_code.co_filename).name, caller.f_lineno) == (file_name, line):
+            shim.note(json.dumps(["left out", None]))
+        else:
             sync(path)
 
     disk.sync = run

@@ -94,7 +94,7 @@ def test_a_fault_at_any_call_leaves_the_store_clean(
             pytest.fail(f"{name} never came to its end")
         assert failures >= 2, name
     fault.arm(0)
-    registry.collect(grace_seconds=0)
+    registry.collect(grace_seconds=0, retention_seconds=0)
     assert not list(registry.ingest.iterdir())
     assert not list(registry.check())
     numbers = [row[1] for row in state(registry)[0] if row[0] == "sql"]

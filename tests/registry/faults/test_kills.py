@@ -66,7 +66,7 @@ while not Path(sys.argv[2]).exists():
         numbers = [version.number for version in registry.versions(name)]
         for number in numbers[:-1]:
             registry.remove(f"{name}@{number}")
-    collected += registry.collect(grace_seconds=0).blobs
+    collected += registry.collect(grace_seconds=0, retention_seconds=0).blobs
 print(collected)
 """
 

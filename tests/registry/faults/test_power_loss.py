@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from typing import Any
 import power
 import pytest
 import shim as shims
-from workload import manifest, snapshot, wrong
+from workload import EVERYTHING, manifest, snapshot, wrong
 
 import adapterhub_registry
 from adapterhub_registry.store import LocalRegistry
 
-SCRIPTS = int(os.environ.get("TEST_POWER_SCRIPTS", "1"))
+SCRIPTS = int(os.environ.get("TEST_POWER_SCRIPTS", "2"))
 STEPS = int(os.environ.get("TEST_POWER_STEPS", "12"))
 CHOICES = int(os.environ.get("TEST_POWER_CHOICES", "3"))
 RECORD = Path(__file__).with_name("record.py")
@@ -41,7 +42,7 @@ def record(shim: Path, payloads: Path, tmp_path: Path) -> Recorder:
         described = [
             {
                 "home": str(folder), "out": f"{folder}.record", "payloads": str(payloads),
-                "without": None, **job,
+                "without": None, "kinds": None, **job,
             }
             for job, folder in zip(jobs, folders, strict=True)
         ]  # fmt: skip
@@ -63,29 +64,33 @@ def problems(
     for number, (state, before, after) in enumerate(crashes):
         shutil.rmtree(scratch, ignore_errors=True)
         power.write_state(state, scratch)
-        yield problem(scratch / "home", before, after, deep=number % 10 == 0)
+        payload = next((folder.parent / "payloads").iterdir())
+        yield problem(scratch / "home", before, after, payload if number % 10 == 0 else None)
 
 
-def problem(home: Path, before: Any, after: Any, *, deep: bool) -> str:
+def problem(home: Path, before: Any, after: Any, payload: Path | None) -> str:
     registry = LocalRegistry(home)
     try:
         found = json.loads(json.dumps(snapshot(registry)))
         findings = wrong(registry)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    expected = [note[1] for note in (before or after, after)]
+    expected = [note[1] for note in (before, after)]
+    if after[0] == "rebuild":
+        # Its journal was damaged before.
+        findings = [f for f in findings if f.subject != "names.jsonl"]
+        payload = None
     if found not in expected:
         return f"{after[0]}: {found} is neither of {expected}"
     if findings:
         return f"{after[0]}: {findings}"
-    return usable(registry, home, found) if deep else ""
+    return usable(registry, home, payload) if payload else ""
 
 
-def usable(registry: LocalRegistry, home: Path, found: Any) -> str:
+def usable(registry: LocalRegistry, home: Path, payload: Path) -> str:
     """The next commit works, and so does a rebuild from the journal alone."""
-    payload = next((home.parents[1] / "payloads").iterdir())
     version = registry.tag(registry.commit(manifest("sql"), payload).reference, "prod")
-    registry.collect(grace_seconds=0)
+    registry.collect(grace_seconds=0, retention_seconds=0)
     findings = wrong(registry)
     if findings:
         return f"after the next commit: {findings}"
@@ -106,23 +111,32 @@ def sync_sites() -> list[tuple[str, int]]:
     return found
 
 
-def test_nothing_acknowledged_is_lost(record: Recorder, tmp_path: Path) -> None:
-    jobs = [{"seed": seed, "steps": STEPS} for seed in range(SCRIPTS)]
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """In memory where that is possible: thousands of states are written."""
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder, "state")
+
+
+def test_nothing_acknowledged_is_lost(record: Recorder, scratch: Path) -> None:
+    jobs: list[dict[str, Any]] = [{"seed": 0, "kinds": EVERYTHING}]
+    jobs += [{"seed": seed, "steps": STEPS} for seed in range(1, SCRIPTS)]
     states = 0
     for seed, (operations, folder) in enumerate(record(jobs)):
-        for text in problems(operations, folder, tmp_path / "state", seed):
+        for text in problems(operations, folder, scratch, seed):
             states += 1
             assert not text, f"script {seed}, state {states}: {text}"
     print(f"{states} states of {SCRIPTS} scripts of {STEPS} operations")
     assert states > 5 * STEPS * SCRIPTS
 
 
-def test_every_fsync_is_needed(record: Recorder, tmp_path: Path) -> None:
+def test_every_fsync_is_needed(record: Recorder, scratch: Path) -> None:
     sites = sync_sites()
-    jobs = [{"seed": 0, "steps": STEPS, "without": site} for site in sites]
+    jobs = [{"seed": 0, "kinds": EVERYTHING, "without": site} for site in sites]
     unneeded = []
     for site, (operations, folder) in zip(sites, record(jobs), strict=True):
-        if not any(problems(operations, folder, tmp_path / "state", 0)):
+        if not any(problems(operations, folder, scratch, 0)):
             unneeded.append(site)
     assert not unneeded, "nothing is lost without these"
     assert len(sites) > 5

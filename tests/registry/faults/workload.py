@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,11 @@ NAMES = ("sql", "team/french", "other")
 BASES = ("llama", "qwen")
 ALIASES = ("prod", "beta")
 GRACE_SECONDS = 0.0
+# Each kind of change once, in an order in which each has something to do.
+EVERYTHING = (
+    "base", "commit", "commit", "tag", "commit", "attest", "view", "heal", "remove", "gc",
+    "restore", "rollback", "rebuild", "untag", "commit", "remove name", "remove base",
+)  # fmt: skip
 
 
 def manifest(name: str) -> Manifest:
@@ -81,18 +87,17 @@ class Workload:
         """Do something; return what it was. A refusal of the registry is fine."""
         steps = self._steps()
         weights = [weight for weight, _ in steps.values()]
-        [name] = self._random.choices(list(steps), weights)
-        self.run(name)
-        return name
+        return self.run(self._random.choices(list(steps), weights)[0])
 
-    def run(self, name: str) -> None:
-        """Do one kind of thing."""
+    def run(self, name: str) -> str:
+        """Do one kind of thing; `EVERYTHING` names them all."""
         self._turn += 1
         try:
             self._steps()[name][1]()
         except AdzError as error:
             if error.__cause__ is not None:
                 raise
+        return name
 
     def _steps(self) -> dict[str, tuple[int, Callable[[], object]]]:
         registry, pick = self.registry, self._random.choice
@@ -104,11 +109,13 @@ class Workload:
             "remove": (2, lambda: registry.remove(self._version())),
             "remove name": (1, lambda: registry.remove(pick(NAMES))),
             "restore": (2, self._restore),
-            "gc": (2, lambda: registry.collect(grace_seconds=GRACE_SECONDS)),
+            "gc": (2, lambda: registry.collect(grace_seconds=GRACE_SECONDS, retention_seconds=0)),
             "attest": (1, self._attest),
             "base": (1, lambda: registry.add_base(base(pick(BASES)))),
             "remove base": (1, lambda: registry.remove_base(pick(BASES))),
             "view": (2, lambda: registry.path(registry.resolve(self._version()))),
+            "rebuild": (1, self._rebuild),
+            "heal": (1, self._heal),
         }
 
     def _version(self) -> str:
@@ -120,6 +127,18 @@ class Workload:
         removed = [e.version for e in self.registry.log(name) if e.action == "remove"]
         if removed:
             self.registry.restore(f"{name}@{self._random.choice(removed)}")
+
+    def _rebuild(self) -> None:
+        """Lose the end of the journal, and make it from the database."""
+        with self.registry.database.journal.path.open("r+b") as file:
+            file.truncate(file.seek(0, os.SEEK_END) // 2)
+            os.fsync(file.fileno())
+        list(self.registry.mend(wrong(self.registry)))
+
+    def _heal(self) -> None:
+        manifest = self.registry.resolve(self._version()).manifest
+        record = manifest.files["adapter_model.safetensors"]
+        self.registry.heal(record, self.registry.blobs.path(record.sha256))
 
     def _attest(self) -> None:
         version = self.registry.resolve(self._version())
