@@ -123,7 +123,7 @@ class OciRemote:
         for tag in sorted(tags, key=lambda tag: not tag.isdigit()):
             url = self._session.url(f"/v2/{repository}/manifests/{tag}")
             headers = {"Content-Type": IMAGE}
-            call = Call("PUT", url, _pushing(repository), headers, lambda: [image])
+            call = Call("PUT", url, _pushing(repository), headers, lambda: image)
             answer = self._session.request(call, {200, 201, 202})
             given = answer.headers.get("Docker-Content-Digest", digest)
             if given != digest:

@@ -40,7 +40,7 @@ class Call:
     url: str
     scope: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    content: Callable[[], Iterable[bytes]] | None = None
+    content: Callable[[], bytes | Iterable[bytes]] | None = None
 
 
 class _BusyError(Exception):
