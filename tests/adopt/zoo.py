@@ -46,7 +46,7 @@ class Shape:
 
 TINY = Shape(64, 128, 2, 32)
 """As `adapterhub.testing.write_tiny_base` writes it."""
-WIDE = Shape(256, 512, 6, 128)
+WIDE = Shape(384, 1024, 8, 192)
 """Lies in the hub's cache and is not known to the registry."""
 ELSEWHERE = Shape(80, 160, 2, 40)
 """Nobody has this base."""

@@ -1,0 +1,53 @@
+"""`adz lineage`: where a version comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adapterhub.cli.output import json_option, print_result
+
+if TYPE_CHECKING:
+    from adapterhub.lineage.graph import Graph
+
+
+@click.command(short_help="Show what a version was made from.")
+@click.argument("reference")
+@click.option("--children", is_flag=True, help="Also what was made from it.")
+@click.option("--svg", type=click.Path(path_type=Path), help="Write a drawing to this file.")
+@click.option("--mermaid", is_flag=True, help="Print a Mermaid flowchart.")
+@json_option
+def command(reference: str, children: bool, svg: Path | None, mermaid: bool, as_json: bool) -> None:
+    """Show the versions, bases and data sets that REFERENCE was made from, as a tree.
+
+    A merge's operands stand with their weights. What was removed, or never was in this
+    registry, is marked.
+    """
+    from adapterhub.lineage.graph import lineage
+    from adapterhub.plugins import open_registry
+
+    graph = lineage(open_registry(), reference, children=children)
+    if svg is not None:
+        from adapterhub.lineage.svg import svg as draw
+
+        svg.write_text(draw(graph), encoding="utf-8")
+        click.echo(f"wrote {svg}", err=True)
+        if not (mermaid or as_json):
+            return
+    print_result(graph.as_dict(), _text(graph, children, mermaid), as_json=as_json)
+
+
+def _text(graph: Graph, children: bool, mermaid: bool) -> str:
+    if mermaid:
+        from adapterhub.lineage.mermaid import mermaid as flowchart
+
+        return flowchart(graph).rstrip("\n")
+    from adapterhub.lineage.tree import draw_tree
+
+    tree = draw_tree(graph)
+    if not children:
+        return tree
+    below = draw_tree(graph, children=True) if graph.targets(graph.root) else "nothing"
+    return f"{tree}\n\nmade from it\n{below}"
