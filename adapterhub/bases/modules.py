@@ -6,13 +6,14 @@ PEFT writes `base_model.model.<module>.<parameter>`, such as
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapterhub.bases.digests import read_config, read_tensors
+from adapterhub.bases.digests import read_config, read_tensors, weight_files
 from adapterhub.bases.headers import TensorInfo
 from adapterhub.manifest import BaseRecord
 
@@ -56,6 +57,8 @@ class AdapterKey:
     added: bool
 
 
+# An adapter has hundreds of tensors, and the next one has the same names.
+@functools.lru_cache(maxsize=8192)
 def split_key(key: str) -> AdapterKey | None:
     """Take a name apart as PEFT does; None when it is not below `base_model.model.`, where
     PEFT would ignore it."""
@@ -90,11 +93,13 @@ class BaseModules:
                 module = module.rpartition(".")[0]
                 self._weights.setdefault(module, None)
 
-    @classmethod
-    def read(cls, record: BaseRecord) -> BaseModules:
-        """Read the headers of a base's files."""
+    @staticmethod
+    def read(record: BaseRecord) -> BaseModules:
+        """Read the headers of a base's files, unless they are those of the last calls."""
         directory = Path(record.path)
-        return cls(read_tensors(directory), read_config(directory))
+        files = [*weight_files(directory), directory / "config.json"]
+        stamps = tuple(_stamp(file) for file in files if file.exists())
+        return _read(directory, stamps)
 
     def weights(self) -> dict[str, tuple[int, ...]]:
         """The shape of every weight that is known, by module."""
@@ -114,14 +119,16 @@ class BaseModules:
         return None if found is None or self._weights[found] is None else f"{found}.weight"
 
     def _find(self, module: str) -> str | None:
+        if module in self._weights:
+            return module
         for name in self._names(module):
             if name in self._weights:
                 return name
         return None
 
     def _names(self, module: str) -> list[str]:
-        """The names that a file may use for a module of the loaded model."""
-        names = [module]
+        """The other names that a file may use for a module of the loaded model."""
+        names = []
         root, _, rest = module.partition(".")
         if root in _INNER and root not in self._roots:
             names.append(rest)
@@ -135,3 +142,13 @@ class BaseModules:
         if module in _HEADS:
             names += [name for name in self._weights if name.rpartition(".")[2] in _EMBEDDINGS]
         return names
+
+
+@functools.lru_cache(maxsize=4)
+def _read(directory: Path, stamps: tuple[tuple[Any, ...], ...]) -> BaseModules:
+    return BaseModules(read_tensors(directory), read_config(directory))
+
+
+def _stamp(file: Path) -> tuple[Any, ...]:
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns, status.st_ino
