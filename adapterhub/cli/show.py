@@ -11,17 +11,23 @@ from adapterhub.cli.output import format_size, format_table, json_option, print_
 
 if TYPE_CHECKING:
     from adapterhub.manifest import BaseLink, FileRecord, Manifest, Version
+    from adapterhub.protocols import Lease, LogEntry
+
+    Attestations = Sequence[Mapping[str, Any]]
 
 
 @click.command(short_help="Show one version.")
 @click.argument("reference")
 @click.option("--path", is_flag=True, help="Print only the directory that PEFT and vLLM open.")
-@click.option("--card", is_flag=True, help="Print only the card, as it is pushed and exported.")
+@click.option("--card", is_flag=True, help="Print only the model card.")
 @json_option
 def command(reference: str, path: bool, card: bool, as_json: bool) -> None:
     """Show what the version REFERENCE is, from what it was made and what was found about it."""
+    from adapterhub.errors import usage_error
     from adapterhub.plugins import open_registry
 
+    if path and card:
+        raise usage_error("--path and --card exclude each other", "give one of them")
     registry = open_registry()
     version = registry.resolve(reference)
     if path:
@@ -32,23 +38,33 @@ def command(reference: str, path: bool, card: bool, as_json: bool) -> None:
         from adapterhub.cards import model_card
 
         text = model_card(registry, version)
-        print_result({"card": text}, text.rstrip(), as_json=as_json)
+        print_result({"card": text}, text.rstrip("\n"), as_json=as_json)
         return
     attestations = registry.attestations(version)
+    leases = [lease for lease in registry.leases() if lease.version == version.reference]
+    history = [entry for entry in registry.log(version.name) if entry.version == version.number]
     value = {
         "reference": version.reference,
         "digest": version.digest,
         "aliases": version.aliases,
+        "source": _source(history),
         "manifest": version.manifest.model_dump(mode="json", exclude_none=True),
         "attestations": attestations,
+        "leases": [{"holder": lease.holder, "until": lease.until} for lease in leases],
     }
-    print_result(value, "\n\n".join(_sections(version, attestations)), as_json=as_json)
+    sections = _sections(version, attestations, leases, history)
+    print_result(value, "\n\n".join(sections), as_json=as_json)
 
 
-def _sections(version: Version, attestations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _sections(
+    version: Version,
+    attestations: Attestations,
+    leases: Sequence[Lease],
+    history: Sequence[LogEntry],
+) -> Iterator[str]:
     manifest = version.manifest
     title = version.reference + (f"  ({', '.join(version.aliases)})" if version.aliases else "")
-    yield f"{title}\n{_pairs(_facts(version))}"
+    yield f"{title}\n{_pairs(_facts(version, attestations, leases, history))}"
     yield "files\n" + _files(manifest.files | manifest.artifacts, set(manifest.artifacts))
     if manifest.parents:
         rows = [(f"  {p.name}@{p.version}", p.role, _number(p.weight)) for p in manifest.parents]
@@ -61,14 +77,22 @@ def _sections(version: Version, attestations: Sequence[Mapping[str, Any]]) -> It
         yield format_table(("data", "rows", "format"), rows)
     if manifest.metrics:
         yield f"metrics\n{_pairs(_flat(manifest.metrics))}"
+    evaluations = [a for a in attestations if a["kind"] == "evaluation"]
+    if evaluations:
+        yield _evaluations(evaluations)
     for attestation in attestations:
-        heading = f"{attestation['kind']}  {attestation['time']}"
-        # The bundle of a signature is for machines.
-        body = {key: value for key, value in attestation["body"].items() if key != "bundle"}
-        yield f"{heading}\n{_pairs(_flat(body))}"
+        if attestation["kind"] not in ("evaluation", "signature"):
+            heading = f"{attestation['kind']}  {_time(attestation['time'])}"
+            yield f"{heading}\n{_pairs(_flat(attestation['body']))}"
+    yield f"see also: adz log {version.name}, adz lineage {version.reference}"
 
 
-def _facts(version: Version) -> dict[str, str]:
+def _facts(
+    version: Version,
+    attestations: Attestations,
+    leases: Sequence[Lease],
+    history: Sequence[LogEntry],
+) -> dict[str, str]:
     manifest = version.manifest
     # The size first, the rest as it was recorded.
     order = sorted(manifest.adapter, key=lambda key: (key != "rank", key != "alpha"))
@@ -80,7 +104,10 @@ def _facts(version: Version) -> dict[str, str]:
         "base": _base(manifest.base),
         "objective": manifest.objective or "",
         "prompts": manifest.prompt_format or "",
-        "made by": f"{manifest.made_by}, {manifest.created}",
+        "made by": f"{_maker(manifest)}, {_time(manifest.created)}",
+        "pulled from": _source(history) or "",
+        "signed by": _signers(attestations),
+        "needed by": ", ".join(f"{le.holder} until {_time(le.until)}" for le in leases),
     }
     return {key: value for key, value in facts.items() if value}
 
@@ -89,10 +116,29 @@ def _method(manifest: Manifest) -> str:
     return manifest.method + (f" over {manifest.quantizer}" if manifest.quantizer else "")
 
 
+def _maker(manifest: Manifest) -> str:
+    """How it was made, and a merge by which rule."""
+    rule = manifest.recipe.get("rule") if manifest.made_by == "merge" else None
+    space = manifest.recipe.get("space")
+    return manifest.made_by + (f" ({rule}{f' in {space}' if space else ''})" if rule else "")
+
+
 def _base(base: BaseLink) -> str:
     if base.digests is None:
         return "unknown: it is neither served nor merged"
     return f"{base.name or '?'} ({base.status}, weights {base.digests.weights[7:19]})"
+
+
+def _source(history: Sequence[LogEntry]) -> str | None:
+    """Where a version was pulled from, if it was not made here."""
+    return next((entry.source for entry in history if entry.action == "pull"), None)
+
+
+def _signers(attestations: Attestations) -> str:
+    """Each key once: its file and the beginning of its fingerprint."""
+    bodies = [a["body"] for a in attestations if a["kind"] == "signature"]
+    keys = {str(body.get("key", "?")): str(body.get("file", "")) for body in bodies}
+    return ", ".join(f"{file} ({key[:19]})" for key, file in keys.items())
 
 
 def _files(files: Mapping[str, FileRecord], artifacts: set[str]) -> str:
@@ -108,16 +154,43 @@ def _files(files: Mapping[str, FileRecord], artifacts: set[str]) -> str:
     return "\n".join(format_table(("", "", "", ""), rows).splitlines()[1:])
 
 
+def _evaluations(attestations: Attestations) -> str:
+    """One line a score, in the order of the data; the base's beside it."""
+    rows = []
+    for body in (attestation["body"] for attestation in attestations):
+        data, base = body.get("data", {}), body.get("base", {})
+        low, high = (*body.get("interval", ()), None, None)[:2]
+        rows.append(
+            (
+                f"  {data.get('file', '?')}",
+                body.get("metric", "?"),
+                _number(body.get("score")),
+                "" if low is None else f"{round(low, 4):g} to {round(high, 4):g}",
+                _number(base.get("score")),
+                _number(body.get("n")),
+                _number(body.get("shots")),
+            )
+        )
+    header = ("evaluations", "metric", "score", "95 %", "base", "rows", "shots")
+    return format_table(header, sorted(rows))
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
+        elif _are_mappings(value):
+            flat[prefix + key] = "; ".join(" ".join(_flat(v).values()) for v in value[:3])
         elif isinstance(value, list | tuple) and len(value) > 8:
             flat[prefix + key] = f"{len(value)} values"
         else:
             flat[prefix + key] = _number(value)
     return flat
+
+
+def _are_mappings(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)
 
 
 def _number(value: Any) -> str:
@@ -126,6 +199,10 @@ def _number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def _time(text: str) -> str:
+    return text[:19].replace("T", " ")
+
+
 def _pairs(pairs: Mapping[str, str]) -> str:
-    width = max(len(key) for key in pairs)
+    width = max((len(key) for key in pairs), default=0)
     return "\n".join(f"  {key.ljust(width)}  {value}" for key, value in pairs.items())

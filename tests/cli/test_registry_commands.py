@@ -99,6 +99,37 @@ def test_show(stored: Any, adz: Any) -> None:
     assert value["attestations"][0]["body"]["score"] == 0.875
 
 
+def test_show_says_who_scored_signed_needs_and_brought_it(stored: Any, adz: Any) -> None:
+    version = stored.resolve("sql@2")
+    evaluation = {
+        "metric": "exact_match", "score": 0.5, "n": 40, "shots": 2, "interval": [1e-18, 0.6],
+        "base": {"score": 0.25}, "data": {"file": "test.jsonl"},
+    }  # fmt: skip
+    stored.attest(version, "evaluation", evaluation)
+    for _ in range(2):
+        body = {"key": "sha256:" + "ab" * 32, "file": "release.pub", "bundle": "{}"}
+        stored.attest(version, "signature", body)
+    stored.lease([version], "serve 127.0.0.1:8000", 3600)
+    lines = adz("show", "sql").out.splitlines()
+    assert "  signed by  release.pub (sha256:abababababab)" in lines
+    assert any(line.startswith("  needed by  serve 127.0.0.1:8000 until 2") for line in lines)
+    assert "  test.jsonl  exact_match  0.5    0 to 0.6  0.25  40    2" in lines
+    assert lines[-1] == "see also: adz log sql, adz lineage sql@2"
+    assert "bundle" not in "".join(lines)
+    value = json.loads(adz("show", "sql", "--json").out)
+    assert [lease["holder"] for lease in value["leases"]] == ["serve 127.0.0.1:8000"]
+    assert value["source"] is None
+
+
+def test_show_card(stored: Any, adz: Any) -> None:
+    from adapterhub.cards import model_card
+
+    card = adz("show", "sql", "--card").out
+    assert card == model_card(stored, stored.resolve("sql"))
+    assert json.loads(adz("show", "sql", "--card", "--json").out) == {"card": card}
+    assert adz("show", "sql", "--card", "--path").code == 2
+
+
 def test_show_path_prints_what_peft_opens_and_nothing_else(stored: Any, adz: Any) -> None:
     path = Path(adz("show", "sql", "--path").out.rstrip("\n"))
     assert set(load_file(path / "adapter_model.safetensors")) == {
@@ -269,7 +300,7 @@ def test_fsck(stored: Any, adz: Any) -> None:
     result = adz("fsck")
     assert result.code == 3
     assert result.out == f"blob {record.sha256}: missing (needed by sql@1)\n"
-    finding = json.loads(adz("fsck", "--json").out)[0]
+    finding = json.loads(adz("fsck", "--json").out)["findings"][0]
     assert finding["versions"] == ["sql@1"]
 
 
