@@ -26,7 +26,7 @@ class Extent:
 
     bases: whether the bases are hashed. share: (n, m), the n-th of m equal shares of the files,
     by digest. resume: go on after the file at which the last check of this share broke off.
-    only: these files and no others.
+    only: of the files that are there, only these.
     """
 
     bases: bool = True
@@ -69,11 +69,11 @@ def _check_blobs(storage: Storage, extent: Extent, progress: Progress | None) ->
         for path in storage.blobs.directory.iterdir()
         if storage.blobs.is_named(path.name)
     }
+    for digest in sorted(needs.keys() - present.keys()):
+        if needs[digest].kept:
+            yield Finding(f"blob {digest}", "missing", needs[digest].versions, "file", digest)
     if extent.only is not None:
         present = {digest: present[digest] for digest in extent.only if digest in present}
-    for digest in sorted(needs.keys() - present.keys()):
-        if needs[digest].kept and (extent.only is None or digest in extent.only):
-            yield Finding(f"blob {digest}", "missing", needs[digest].versions, "file", digest)
     with Mark(storage, extent.share, keep=extent.only is None) as mark:
         chosen = [digest for digest in sorted(present) if extent.covers(digest)]
         if extent.resume:
