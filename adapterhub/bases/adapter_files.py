@@ -17,6 +17,8 @@ CONFIG = "adapter_config.json"
 README = "README.md"
 PAYLOAD = (CONFIG, WEIGHTS, README)
 """All that is stored of an adapter; the README may be missing."""
+MAX_PAYLOAD = 4 * 2**30
+"""Bytes that these may have together."""
 
 
 def adapter_facts(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:

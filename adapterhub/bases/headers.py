@@ -8,8 +8,10 @@ duplicate keys and names like `../x`).
 from __future__ import annotations
 
 import math
+import operator
 import re
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,9 @@ def _tensor(path: Path, name: str, entry: Any, begin: int, limits: Limits) -> Te
     if len(shape) > limits.dimensions:
         raise _refuse(path, f"tensor {name}: {len(shape)} dimensions, at most {limits.dimensions}")
     info = TensorInfo(dtype, tuple(shape), begin + offsets[0], begin + offsets[1])
+    # safetensors counts in 64 bits, one dimension after the other: a 0 behind saves nothing.
+    if any(size >= 2**61 for size in accumulate(shape, operator.mul)):
+        raise _refuse(path, f"tensor {name}: the shape {shape} overflows")
     if info.elements * DTYPE_BITS[dtype] != 8 * (info.end - info.start):
         raise _refuse(path, f"tensor {name}: {dtype} {shape} does not fill bytes {offsets}")
     return info

@@ -8,11 +8,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from adapterhub.bases.adapter_files import WEIGHTS
+from adapterhub.bases.adapter_files import MAX_PAYLOAD, WEIGHTS
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.protocols import Progress
 
-MAX_BYTES = 4 * 2**30
 # Importing torch takes a few seconds on a busy machine; reading takes a second a GB.
 _START_SECONDS = 120.0
 _SECONDS_A_GIB = 60.0
@@ -56,8 +55,8 @@ def _checked_size(source: Path) -> int:
     if source.is_symlink() or not source.is_file():
         raise _refuse(source, "it is not a plain file")
     size = source.stat().st_size
-    if size > MAX_BYTES:
-        raise _refuse(source, f"it has {size} bytes, at most {MAX_BYTES} are read")
+    if size > MAX_PAYLOAD:
+        raise _refuse(source, f"it has {size} bytes, at most {MAX_PAYLOAD} are read")
     return size
 
 

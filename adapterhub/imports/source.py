@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapterhub.bases.adapter_files import CONFIG, PAYLOAD, README, WEIGHTS
+from adapterhub.bases.adapter_files import CONFIG, MAX_PAYLOAD, PAYLOAD, README, WEIGHTS
 from adapterhub.bases.digests import hash_file
 from adapterhub.bases.strict_json import parse_object
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
@@ -59,8 +59,8 @@ def copy_payload(directory: Path, target: Path) -> list[str]:
                 "copy the file that it points to",
                 exit_code=EXIT_VERIFICATION,
             )
-        if source.is_file():
-            shutil.copyfile(source, target / name)
+        if source.exists():
+            _take(source, target / name)
     rest = [p for p in directory.iterdir() if p.name not in (*PAYLOAD, EXPORTED)]
     return sorted(p.name + "/" * p.is_dir() for p in rest)
 
@@ -105,6 +105,23 @@ def read_exported(directory: Path, staged: Path) -> Manifest | None:
     if card:
         (staged / README).unlink()
     return manifest
+
+
+def _take(source: Path, target: Path) -> None:
+    """A second name for a file on the same file system, or a copy: what is stored is another
+    copy, made when the registry reads it."""
+    if not source.is_file():
+        raise AdzError(f"{source} is not a plain file", exit_code=EXIT_VERIFICATION)
+    size = source.stat().st_size
+    if size > MAX_PAYLOAD:
+        raise AdzError(
+            f"{source} has {size} bytes, at most {MAX_PAYLOAD} are stored",
+            exit_code=EXIT_VERIFICATION,
+        )
+    try:
+        target.hardlink_to(source.resolve())
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _is_hub_cache(link: Path) -> bool:

@@ -194,6 +194,16 @@ def test_nothing_is_accepted_that_safetensors_refuses(
     assert grown < 200_000
 
 
+def test_a_shape_that_overflows_before_its_zero_is_refused(tmp_path: Path) -> None:
+    entry = {"dtype": "F32", "shape": [2**63, 4, 0], "data_offsets": [0, 0]}
+    raw = json.dumps({"t": entry}).encode()
+    data = struct.pack("<Q", len(raw)) + raw
+    path = tmp_path / "x.safetensors"
+    assert compare(path, data) == "refused"
+    with pytest.raises(safetensors.SafetensorError):
+        safetensors.deserialize(data)
+
+
 def many_tensors(count: int) -> bytes:
     return json.dumps(
         {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(count)}

@@ -14,6 +14,8 @@ from adapterhub_registry.gates.patterns import check_patterns
 
 MAX_BYTES = 2**20
 MAX_RANK = 512
+# Published ones go to a few thousand; far above, the update overflows where it is applied.
+MAX_ALPHA = 1e6
 
 # Keys through which a configuration reached code or remote files, and PEFT's own values.
 _DANGEROUS: dict[str, tuple[Any, ...]] = {
@@ -102,6 +104,10 @@ def _bad_ranks(config: Mapping[str, Any]) -> str | None:
     for key, alpha in _entries(config, "alpha_pattern").items():
         if not _is_number(alpha):
             return f"{key} is {str(alpha)[:60]!r}, not a finite number"
+    alphas = {"lora_alpha": config.get("lora_alpha", 0), **_entries(config, "alpha_pattern")}
+    for key, alpha in alphas.items():
+        if abs(alpha) > MAX_ALPHA:
+            return f"{key} is {str(alpha)[:60]!r}, at most {MAX_ALPHA:.0f} is applied"
     return None
 
 

@@ -6,11 +6,10 @@ import os
 import stat
 from pathlib import Path
 
-from adapterhub.bases.adapter_files import CONFIG, PAYLOAD, README, WEIGHTS
+from adapterhub.bases.adapter_files import CONFIG, MAX_PAYLOAD, PAYLOAD, README, WEIGHTS
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 
 MAX_FILES = 64
-MAX_BYTES = 4 * 2**30
 MAX_README = 2**20
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -33,8 +32,8 @@ def check_files(directory: Path) -> None:
         if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
             raise _refuse(f"{entry.name} is not a plain file")
     sizes = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
-    if sum(sizes.values()) > MAX_BYTES:
-        raise _refuse(f"{sum(sizes.values())} bytes, at most {MAX_BYTES} are stored")
+    if sum(sizes.values()) > MAX_PAYLOAD:
+        raise _refuse(f"{sum(sizes.values())} bytes, at most {MAX_PAYLOAD} are stored")
     if sizes.get(README, 0) > MAX_README:
         raise _refuse(f"{README} has {sizes[README]} bytes, at most {MAX_README} are stored")
     for name in (WEIGHTS, CONFIG):
@@ -49,6 +48,8 @@ def _unwanted(name: str) -> str:
         return "a pickle can run code when it is loaded; only safetensors are stored"
     if name.endswith(_ARCHIVES):
         return "archives are not unpacked"
+    if name.endswith((".jinja", ".jinja2")):
+        return "a chat template is a program; the base's own is used"
     return "no file that an adapter consists of"
 
 

@@ -79,7 +79,7 @@ def test_files_are_bounded(
     (payload / "README.md").write_bytes(b" " * (files.MAX_README + 1))
     refused("README.md has 1048577 bytes, at most 1048576 are stored")
     (payload / "README.md").write_bytes(b" " * 5000)
-    monkeypatch.setattr(files, "MAX_BYTES", 5000)
+    monkeypatch.setattr(files, "MAX_PAYLOAD", 5000)
     refused(" bytes, at most 5000 are stored")
     for number in range(files.MAX_FILES):
         (payload / f"x{number}").touch()
