@@ -32,7 +32,8 @@ def _time(time: str) -> str:
 
 def _what(entry: LogEntry) -> str:
     if entry.alias is None:
-        return f"{entry.name}@{entry.version}"
+        origin = f" from {entry.source}" if entry.source else ""
+        return f"{entry.name}@{entry.version}{origin}"
     before = "" if entry.previous is None else f"{entry.previous} "
     after = "removed" if entry.version is None else str(entry.version)
     return f"{entry.name}@{entry.alias}: {before}-> {after}"

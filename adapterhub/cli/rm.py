@@ -16,7 +16,8 @@ from adapterhub.cli.output import json_option, print_result
 def command(reference: str, yes: bool, as_json: bool) -> None:
     """Remove the version REFERENCE, or every version where it is a name alone.
 
-    Numbers are never used again and the history stays. 'adz gc' frees the space.
+    Numbers are never used again and the history stays. 'adz restore' brings back what was
+    removed, until 'adz gc' deletes its files: a week later by default.
     """
     from adapterhub.errors import AdzError, usage_error
     from adapterhub.plugins import open_registry

@@ -219,8 +219,16 @@ class Registry(Protocol):
     def leases(self) -> list[Lease]:
         """The leases that have not run out, by holder and version."""
 
-    def collect(self, *, dry_run: bool = False, grace_seconds: float = 3600) -> CollectReport:
-        """Delete what no live version needs and what is older than the grace period."""
+    def collect(
+        self,
+        *,
+        dry_run: bool = False,
+        grace_seconds: float = 3600,
+        retention_seconds: float = 604800,
+    ) -> CollectReport:
+        """Delete the files of versions that were removed longer ago than the retention period
+        and are not leased, and whatever else no version needs and is older than the grace
+        period."""
 
     def diagnose(self) -> Iterator[Problem]:
         """What is wrong at a glance, whatever its size: permissions, journal, clock, leftovers.

@@ -1,82 +1,168 @@
-"""Deleting what no live version needs (`adz gc`)."""
+"""Deleting what no version needs any more (`adz gc`)."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapterhub.protocols import CollectReport
 from adapterhub_registry import disk
-from adapterhub_registry.database import utc_text
+from adapterhub_registry.database import utc_now, utc_text
 from adapterhub_registry.storage import Storage
 
-_KEPT = "SELECT digest FROM versions WHERE state = 'live' OR ended > ?"
-_KEPT_BLOBS = """
+# Manifests outlive the files: the history can still be read, and a rebuild knows every number.
+_NEEDED = """
     SELECT digest AS blob FROM versions UNION
     SELECT n.blob FROM needs n JOIN versions v ON v.digest = n.digest
-    WHERE v.state = 'live' OR v.ended > ?
+    WHERE v.state IN ('live', 'removed')
+"""
+_REMOVED = """
+    SELECT name, number, digest, ended > :cutoff AS recent, EXISTS (
+        SELECT 1 FROM leases l WHERE l.digest = v.digest AND l.until > :now
+    ) AS leased
+    FROM versions v WHERE state = 'removed' ORDER BY name, number
 """
 
 
-def collect(registry: Storage, *, dry_run: bool, grace_seconds: float) -> CollectReport:
-    """Move what is unneeded to the trash under the write lock, then delete it.
+@dataclass(slots=True)
+class _Found:
+    """What is not needed, and how much of it has to stay for now."""
 
-    Needed are the blobs of live versions, of versions removed within the grace period, and
-    every manifest: history outlives the files. What is younger than the grace period stays,
-    and so does what a running process is staging, however long that takes.
+    blobs: list[Path] = field(default_factory=list)
+    views: list[Path] = field(default_factory=list)
+    staged: list[Path] = field(default_factory=list)
+    young: int = 0
+    in_flight: int = 0
+
+    def paths(self) -> list[Path]:
+        return [*self.blobs, *self.views, *self.staged]
+
+
+def collect(
+    storage: Storage, *, dry_run: bool, grace_seconds: float, retention_seconds: float
+) -> CollectReport:
+    """Give up removed versions whose retention is over, then delete what nothing needs.
+
+    A removed version that is leased stays; so does what is younger than the grace period, and
+    what a running process is staging, however long that takes.
     """
-    cutoff = time.time() - grace_seconds
-    with registry.database.changing() as change:
-        blobs, recent = _unneeded_blobs(registry, change.connection, cutoff)
-        views = list(_unneeded_views(registry, change.connection, cutoff))
-        abandoned = [path for path in registry.ingest.iterdir() if _is_abandoned(path, cutoff)]
-        size = sum(_size(path) for path in [*blobs, *views, *abandoned])
+    now = time.time()
+    with storage.database.changing() as change:
+        arguments = {"cutoff": utc_text(now - retention_seconds), "now": utc_now()}
+        removed = change.connection.execute(_REMOVED, arguments).fetchall()
+        expired = [row for row in removed if not row["recent"] and not row["leased"]]
         if not dry_run:
-            for path in [*blobs, *views, *abandoned]:
-                disk.rename(path, registry.trash / f"{path.parent.name}-{path.name}")
-            disk.sync(registry.blobs.directory)
+            for row in expired:
+                change.record("collect", row["name"], version=row["number"])
+    # In a transaction of its own: a version is given up before the first of its files goes.
+    with storage.database.changing() as change:
+        given_up = {row["digest"] for row in expired}
+        found = _unneeded(storage, change.connection, given_up, now - grace_seconds)
+        size = sum(_size(path) for path in found.paths())
+        if not dry_run:
+            _move_to_trash(storage, found)
     if not dry_run:
-        for path in list(registry.trash.iterdir()):
-            _remove_if_there(path)
-    view_count = sum(not path.suffix for path in views)
-    return CollectReport(len(blobs), view_count, size, kept={"within grace": recent})
+        _empty_trash(storage)
+    leased = sum(row["leased"] for row in removed)
+    return CollectReport(
+        versions=len(expired),
+        blobs=len(found.blobs),
+        views=sum(path.suffix != ".json" for path in found.views),
+        size=size,
+        kept={
+            "leased": leased,
+            "restorable": len(removed) - len(expired) - leased,
+            "young": found.young,
+            "in flight": found.in_flight,
+        },
+    )
 
 
-def _unneeded_blobs(
-    registry: Storage, connection: sqlite3.Connection, cutoff: float
-) -> tuple[list[Path], int]:
-    needed = {row["blob"] for row in connection.execute(_KEPT_BLOBS, (utc_text(cutoff),))}
-    unneeded = [p for p in registry.blobs.directory.iterdir() if f"sha256:{p.name}" not in needed]
-    old = [path for path in unneeded if path.stat().st_mtime < cutoff]
-    return old, len(unneeded) - len(old)
+def _unneeded(
+    storage: Storage, connection: sqlite3.Connection, given_up: set[str], cutoff: float
+) -> _Found:
+    """given_up: versions that count as collected, also where a dry run did not record it."""
+    needed = _needed(connection, given_up)
+    found = _Found()
+    for path in storage.blobs.directory.iterdir():
+        if f"sha256:{path.name}" not in needed:
+            _sort(path, cutoff, found.blobs, found)
+    rows = connection.execute("SELECT digest FROM versions WHERE state IN ('live', 'removed')")
+    kept = {row["digest"].removeprefix("sha256:") for row in rows if row["digest"] not in given_up}
+    for path in storage.views.directory.iterdir():
+        if path.stem not in kept:
+            _sort(path, cutoff, found.views, found)
+    for path in storage.ingest.iterdir():
+        with disk.lease(path) as free:
+            if free:
+                _sort(path, cutoff, found.staged, found)
+            else:
+                found.in_flight += 1
+    return found
 
 
-def _unneeded_views(
-    registry: Storage, connection: sqlite3.Connection, cutoff: float
-) -> Iterator[Path]:
-    rows = connection.execute(_KEPT, (utc_text(cutoff),))
-    kept = {row["digest"].removeprefix("sha256:") for row in rows}
-    for path in registry.views.directory.iterdir():
-        if path.stem not in kept and path.stat().st_mtime < cutoff:
-            yield path
+def _needed(connection: sqlite3.Connection, given_up: set[str]) -> set[str]:
+    needed = {row["blob"] for row in connection.execute(_NEEDED)}
+    if not given_up:
+        return needed
+    rows = connection.execute(
+        "SELECT n.digest, n.blob FROM needs n JOIN versions v ON v.digest = n.digest"
+        " WHERE v.state IN ('live', 'removed')"
+    )
+    still = {row["blob"] for row in rows if row["digest"] not in given_up}
+    manifests = {row["digest"] for row in connection.execute("SELECT digest FROM versions")}
+    return still | manifests
 
 
-def _is_abandoned(path: Path, cutoff: float) -> bool:
-    with disk.lease(path) as free:
-        return free and path.stat().st_mtime < cutoff
+def _sort(path: Path, cutoff: float, old: list[Path], found: _Found) -> None:
+    # Another collection, or a commit that ends, may take it meanwhile.
+    with suppress(FileNotFoundError):
+        if path.stat().st_mtime < cutoff:
+            old.append(path)
+        else:
+            found.young += 1
+
+
+def _move_to_trash(storage: Storage, found: _Found) -> None:
+    for path in [*found.blobs, *found.views]:
+        disk.rename(path, _place_in_trash(storage, path))
+    for path in found.staged:
+        # It may have been made a moment ago, and be held only now.
+        with disk.lease(path) as free:
+            if free:
+                disk.rename(path, _place_in_trash(storage, path))
+
+
+def _place_in_trash(storage: Storage, path: Path) -> Path:
+    return storage.trash / f"{path.parent.name}-{path.name}.{uuid.uuid4().hex}"
+
+
+def _empty_trash(storage: Storage) -> None:
+    """Delete what lies in the trash, a killed collection's leavings too. What is needed after
+    all goes back: a registry that was written to without its lock must not lose a file."""
+    with storage.database.changing() as change:
+        needed = _needed(change.connection, set())
+        for digest, path in _blobs_in_trash(storage):
+            if digest in needed and not storage.blobs.path(digest).exists():
+                disk.rename(path, storage.blobs.path(digest))
+        rubbish = list(storage.trash.iterdir())
+    for path in rubbish:
+        # Another collection may empty the same trash.
+        with suppress(FileNotFoundError):
+            disk.remove(path)
+
+
+def _blobs_in_trash(storage: Storage) -> Iterator[tuple[str, Path]]:
+    for path in storage.trash.glob(f"{storage.blobs.directory.name}-*"):
+        yield f"sha256:{path.name.partition('-')[2].partition('.')[0]}", path
 
 
 def _size(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size
-
-
-def _remove_if_there(path: Path) -> None:
-    try:
-        disk.remove(path)
-    except FileNotFoundError:
-        # Another collection empties the same trash.
-        return

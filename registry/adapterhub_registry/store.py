@@ -264,9 +264,20 @@ class LocalRegistry(Storage):
         with self.database.reading() as connection:
             return leases.read(connection)
 
-    def collect(self, *, dry_run: bool = False, grace_seconds: float = 3600) -> CollectReport:
-        """Delete what no live version needs; see `protocols.Registry`."""
-        return collect(self, dry_run=dry_run, grace_seconds=grace_seconds)
+    def collect(
+        self,
+        *,
+        dry_run: bool = False,
+        grace_seconds: float = 3600,
+        retention_seconds: float = 604800,
+    ) -> CollectReport:
+        """Delete what no version needs any more; see `protocols.Registry`."""
+        return collect(
+            self,
+            dry_run=dry_run,
+            grace_seconds=grace_seconds,
+            retention_seconds=retention_seconds,
+        )
 
     def diagnose(self) -> Iterator[Problem]:
         """What is wrong at a glance; see `protocols.Registry`."""

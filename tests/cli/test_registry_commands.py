@@ -73,7 +73,8 @@ def test_ls_of_nothing_says_what_to_do(adz: Any) -> None:
     assert (result.code, result.out) == (0, "")
     assert result.err == "no adapter yet: see 'adz train --help'\n"
     assert adz("ls", "--json").out == "[]\n"
-    assert adz("ls", "--method", "x").err == "no adapter matches\n"
+    assert adz("ls", "--method", "dora").err == "no adapter matches\n"
+    assert adz("ls", "--removed").err == "nothing was removed\n"
 
 
 def test_ls_with_an_unknown_base(stored: Any, adz: Any) -> None:
@@ -273,17 +274,61 @@ def test_an_export_that_fails_leaves_nothing(
 
 def test_gc(stored: Any, adz: Any) -> None:
     stored.path(stored.resolve("french"))
+    stored.lease([stored.resolve("sql@2")], "a push", 60)
+    until = stored.leases()[0].until
+    stored.remove("sql@2")
     stored.remove("french")
     before = used(stored)
-    planned = adz("gc", "--dry-run", "--grace", "0").out
-    assert adz("gc").out == "freed 0 B: files 0, views 0\n"
+    now = ("--grace", "0", "--retention-days", "0")
+    planned = adz("gc", "--dry-run", *now).out.splitlines()
+    leased = f"sql@2 is leased by a push until {until}"
+    assert adz("gc").out.splitlines() == [
+        "freed 0 B: removed versions 0, files 0, views 0",
+        "kept 1 removed versions that 'adz restore' can bring back",
+        "kept 1 removed versions that are leased",
+        leased,
+    ]
     assert used(stored) == before
-    report = json.loads(adz("gc", "--grace", "0", "--json").out)
+    report = json.loads(adz("gc", *now, "--json").out)
     freed = before - used(stored)
     assert freed > 0
     assert (report["blobs"], report["views"], report["size"]) == (0, 1, freed)
-    assert planned == f"would free {freed} B: files 0, views 1\n"
+    assert report["leases"] == [{"holder": "a push", "version": "sql@2", "until": until}]
+    assert planned == [
+        f"would free {freed} B: removed versions 1, files 0, views 1",
+        "kept 1 removed versions that are leased",
+        leased,
+    ]
     assert adz("gc", "--grace", "-1").code == 2
+
+
+def test_restore(stored: Any, adz: Any) -> None:
+    adz("rm", "sql", "--yes")
+    lines = adz("ls", "--removed").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["version", "sql@1", "sql@2"]
+    assert adz("restore", "sql@2").out == "restored sql@2\n"
+    value = json.loads(adz("restore", "sql", "--json").out)
+    assert value == {"restored": ["sql@1"]}
+    assert stored.resolve("sql@prod").number == 1
+    assert adz("restore", "sql").err == (
+        "adz: no version of sql can be restored (see 'adz log sql')\n"
+    )
+
+
+def test_ls_filters_sorts_and_pages(stored: Any, adz: Any) -> None:
+    for reference, score in (("sql@2", 0.5), ("french", 0.75)):
+        body = {"metric": "exact_match", "score": score}
+        stored.attest(stored.resolve(reference), "evaluation", body)
+    lines = adz("ls", "--metric", "exact_match", "--sort", "metric", "--reverse").out.splitlines()
+    assert [(line.split()[0], line.split()[-1]) for line in lines] == [
+        ("name", "metric"), ("french", "0.75"), ("sql", "0.5"),
+    ]  # fmt: skip
+    assert [e["name"] for e in json.loads(adz("ls", "--name", "s*", "--json").out)] == ["sql"]
+    lines = adz("ls", "--all-versions", "--limit", "2", "--offset", "1").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["version", "sql@1", "sql@2"]
+    assert adz("ls", "--metric", "exact_match>0.9").err == "no adapter matches\n"
+    assert "did you mean exact_match?" in adz("ls", "--metric", "exact_mach").err
+    assert adz("ls", "--all-versions", "--removed").code == 2
 
 
 def used(registry: Any) -> int:

@@ -1,27 +1,13 @@
-"""Removing versions, and deleting what no live version needs."""
+"""Removing versions and bringing them back."""
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapterhub.errors import AdzError
+from adapterhub.errors import EXIT_FAILED, EXIT_USAGE, AdzError
 from adapterhub_registry.store import LocalRegistry
-
-
-def blobs(registry: Any) -> set[str]:
-    return {path.name for path in registry.blobs.directory.iterdir()}
-
-
-def age(folder: Path, seconds: float = 7200) -> None:
-    """Make everything below `folder` look older."""
-    then = time.time() - seconds
-    for path in folder.rglob("*"):
-        os.utime(path, (then, then))
 
 
 def test_a_removed_version_is_gone_and_its_number_too(commit: Any, registry: Any) -> None:
@@ -60,94 +46,93 @@ def test_a_version_with_an_alias_stays(commit: Any, registry: Any) -> None:
     assert registry.resolve("sql@prod").number == 1
 
 
-def test_collect_keeps_what_live_versions_need(commit: Any, registry: Any) -> None:
-    kept, removed = commit("sql", seed=1), commit("sql", seed=2)
-    shared = commit("french", seed=2)
-    registry.path(kept), registry.path(removed)
+def test_a_removed_version_comes_back_as_it_was(commit: Any, registry: Any) -> None:
+    first, second = commit(seed=1), commit(seed=2)
     registry.remove("sql@2")
-    registry.remove("french")
-    before = blobs(registry)
-    assert registry.collect().blobs == 0
-    assert blobs(registry) == before
-    report = registry.collect(grace_seconds=0)
-    weights = removed.manifest.files["adapter_model.safetensors"]
-    assert before - blobs(registry) == {weights.sha256.removeprefix("sha256:")}
-    assert (report.blobs, report.views) == (1, 1)
-    assert report.size >= weights.size
-    assert shared.manifest.files["adapter_model.safetensors"] == weights
-    assert registry.path(registry.resolve("sql")).is_dir()
-    assert not list(registry.check())
-    assert not list(registry.trash.iterdir())
-
-
-def test_a_dry_run_deletes_nothing_and_says_the_same(commit: Any, registry: Any) -> None:
-    commit("sql", seed=1), commit("sql", seed=2)
-    registry.remove("sql@2")
-    before = blobs(registry)
-    planned = registry.collect(dry_run=True, grace_seconds=0)
-    assert blobs(registry) == before
-    assert registry.collect(grace_seconds=0) == planned
-    assert planned.blobs == 1
-
-
-def test_the_grace_counts_from_the_removal(commit: Any, registry: Any) -> None:
-    version = commit("sql", seed=1)
-    registry.path(version)
-    commit("sql", seed=2)
+    restored = registry.restore("sql@2")
+    assert restored == [second]
+    assert registry.resolve("sql") == second
     registry.remove("sql@1")
-    age(registry.root)
-    assert registry.collect(grace_seconds=3600) == registry.collect(grace_seconds=3600)
-    assert registry.collect(grace_seconds=3600).blobs == 0
-    assert registry.collect(grace_seconds=3600).views == 0
-    assert registry.path(version).is_dir()
-
-
-def test_abandoned_staging_is_deleted_after_the_grace(commit: Any, registry: Any) -> None:
-    commit()
-    left = registry.ingest / "left-by-a-kill"
-    left.mkdir()
-    (left / "half").write_bytes(b"x" * 100)
-    registry.collect()
-    assert left.is_dir()
-    age(registry.ingest)
-    assert registry.collect().size == 100
-    assert not left.exists()
-
-
-def test_gc_without_grace_takes_nothing_from_a_commit_in_flight(
-    commit: Any, registry: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from adapterhub_registry import store
-
-    removed = commit("sql", seed=1)
-    registry.remove("sql")
-    reports = []
-
-    def collect_meanwhile(*_: object) -> None:
-        reports.append(registry.collect(grace_seconds=0))
-
-    # The gates run when the files are staged, and the same bytes still lie in the store.
-    monkeypatch.setattr(store, "check_payload", collect_meanwhile)
-    version = commit("french", seed=1)
-    assert reports[0].blobs == len(removed.manifest.files)
-    assert registry.path(version).is_dir()
+    assert registry.restore(f"sql@{first.digest[:20]}") == [first]
+    registry.path(first)
+    assert [e.action for e in registry.log("sql")][2:] == ["remove", "restore"] * 2
     assert not list(registry.check())
 
 
-def test_gc_cannot_run_between_a_new_blob_and_its_version(
-    commit: Any, registry: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_name_comes_back_with_the_aliases_that_went_with_it(commit: Any, registry: Any) -> None:
+    commit(), commit(), commit()
+    registry.tag("sql@1", "prod")
+    registry.tag("sql@2", "beta")
+    registry.tag("sql@3", "old")
+    registry.untag("sql", "old")
+    registry.remove("sql@3")
+    registry.remove("sql")
+    assert [v.reference for v in registry.restore("sql")] == ["sql@1", "sql@2", "sql@3"]
+    with registry.database.reading() as connection:
+        rows = connection.execute("SELECT alias, number FROM aliases ORDER BY alias")
+        assert [tuple(row) for row in rows] == [("beta", 2), ("prod", 1)]
+    assert registry.resolve("sql").number == 3
+
+
+def test_an_alias_that_was_set_anew_meanwhile_stays(commit: Any, registry: Any) -> None:
+    commit()
+    registry.tag("sql@1", "prod")
+    registry.remove("sql")
+    commit()
+    registry.tag("sql@2", "prod")
+    assert [v.reference for v in registry.restore("sql")] == ["sql@1"]
+    assert registry.resolve("sql@prod").number == 2
+
+
+@pytest.mark.parametrize(
+    ("reference", "message", "code"),
+    [
+        ("sql@1", "sql@1 is not removed", EXIT_USAGE),
+        ("sql@9", "sql has no version 9", EXIT_USAGE),
+        ("sql", "no version of sql can be restored (see 'adz log sql')", EXIT_USAGE),
+        ("sqll", "unknown adapter 'sqll' (did you mean sql?)", EXIT_USAGE),
+        ("sql@prod", "sql has no alias 'prod'", EXIT_USAGE),
+        ("../sql", "'../sql' is not a valid name", EXIT_USAGE),
+        ("gone@1", "gone@1 was removed, and 'adz gc' deleted its files", EXIT_USAGE),
+        ("broken@1", "broken@1 cannot be restored: its file sha256:", EXIT_FAILED),
+    ],
+)
+def test_what_cannot_be_restored_says_why(
+    commit: Any, registry: Any, reference: str, message: str, code: int
 ) -> None:
-    collector = LocalRegistry(home, busy_seconds=0.05)
-    publish = registry.blobs.publish
-    refused = []
+    commit(), commit("gone", seed=1)
+    registry.remove("gone")
+    registry.collect(grace_seconds=0, retention_seconds=0)
+    broken = commit("broken", seed=2)
+    registry.remove("broken")
+    registry.blobs.path(broken.manifest.files["adapter_model.safetensors"].sha256).unlink()
+    before = registry.listing(scope="live")
+    with pytest.raises(AdzError) as caught:
+        registry.restore(reference)
+    assert str(caught.value).startswith(message)
+    assert caught.value.exit_code == code
+    assert registry.listing(scope="live") == before
 
-    def publish_then_collect(staged: Any) -> None:
-        publish(staged)
-        with pytest.raises(AdzError, match="busy"):
-            collector.collect(grace_seconds=0)
-        refused.append(True)
 
-    monkeypatch.setattr(registry.blobs, "publish", publish_then_collect)
-    registry.path(commit())
-    # Once for the payload, once for the manifest.
-    assert len(refused) == 2
+def test_a_removal_says_how_to_undo_it(commit: Any, registry: Any) -> None:
+    commit(), commit()
+    registry.remove("sql@2")
+    with pytest.raises(AdzError, match=r"sql@2 was removed \(bring it back: adz restore sql@2; "):
+        registry.resolve("sql@2")
+
+
+def test_a_rebuild_knows_what_was_removed_restored_and_collected(
+    commit: Any, registry: Any, home: Any
+) -> None:
+    commit(seed=1), commit(seed=2), commit(seed=3)
+    registry.remove("sql@1")
+    registry.collect(grace_seconds=0, retention_seconds=0)
+    registry.remove("sql@2")
+    registry.remove("sql@3")
+    registry.restore("sql@3")
+    registry.database.path.unlink()
+    rebuilt = LocalRegistry(home)
+    with rebuilt.database.reading() as connection:
+        rows = connection.execute("SELECT state, latest FROM versions ORDER BY number")
+        assert [tuple(row) for row in rows] == [("collected", 0), ("removed", 0), ("live", 1)]
+    assert not list(rebuilt.check())

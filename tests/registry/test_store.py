@@ -1,4 +1,4 @@
-"""Commits, references, listing, attestations and bases."""
+"""Commits, references and attestations."""
 
 from __future__ import annotations
 
@@ -232,81 +232,6 @@ def test_attestations_are_appended(commit: Any, registry: Any) -> None:
     assert [a["kind"] for a in registry.attestations(version)] == ["eval", "signature", "eval"]
     assert all(a["time"].endswith("Z") for a in found)
     assert registry.attestations(other) == []
-
-
-def test_the_listing_shows_and_filters(commit: Any, registry: Any, make_base: Any) -> None:
-    llama, qwen = make_base("llama"), make_base("qwen", seed=1)
-    registry.add_base(llama)
-    links = {
-        name: BaseLink(status="recorded", name=record.name, digests=record.digests)
-        for name, record in {"llama": llama, "qwen": qwen}.items()
-    }
-    commit("sql", base=links["qwen"])
-    commit("sql", base=links["llama"], adapter={"rank": 16})
-    commit("french", method="dora", base=links["qwen"])
-    registry.tag("sql@1", "prod")
-    entry = registry.listing()[1]
-    assert (entry.name, entry.versions, entry.version, entry.aliases) == ("sql", 2, 2, {"prod": 1})
-    assert (entry.method, entry.rank, entry.base) == ("lora", 16, "llama")
-    assert entry.size == sum(f.size for f in registry.resolve("sql").manifest.files.values())
-    for filters, names in [
-        ({"base": "llama"}, ["sql"]),
-        ({"base": "qwen"}, ["french"]),
-        ({"method": "dora"}, ["french"]),
-        ({"alias": "prod"}, ["sql"]),
-        ({"alias": "prod", "method": "dora"}, []),
-    ]:
-        assert [entry.name for entry in registry.listing(**filters)] == names
-    with pytest.raises(AdzError, match=r"unknown base 'lama'.*did you mean llama"):
-        registry.listing(base="lama")
-
-
-def test_the_base_filter_goes_by_weights_not_by_name(
-    commit: Any, registry: Any, make_base: Any
-) -> None:
-    registry.add_base(make_base("renamed"))
-    digests = make_base("original").digests
-    commit("sql", base=BaseLink(status="recorded", name="original", digests=digests))
-    assert [entry.name for entry in registry.listing(base="renamed")] == ["sql"]
-
-
-def test_bases(registry: Any, make_base: Any) -> None:
-    record = make_base()
-    registry.add_base(record)
-    registry.add_base(record)
-    assert registry.base("llama") == record
-    moved = make_base(folder="elsewhere")
-    registry.add_base(moved)
-    assert registry.bases() == [moved]
-    with pytest.raises(AdzError, match="already known, with other content") as caught:
-        registry.add_base(make_base(seed=1))
-    assert caught.value.exit_code == EXIT_VERIFICATION
-    with pytest.raises(AdzError, match="unknown base 'lama'"):
-        registry.base("lama")
-    registry.remove_base("llama")
-    assert registry.bases() == []
-
-
-def test_bases_and_adapters_share_one_namespace(commit: Any, registry: Any, make_base: Any) -> None:
-    registry.add_base(make_base("llama"))
-    with pytest.raises(AdzError, match="'llama' is a base's name"):
-        commit("llama")
-    commit("sql")
-    with pytest.raises(AdzError, match="'sql' is an adapter's name"):
-        registry.add_base(make_base("sql"))
-    with pytest.raises(AdzError, match="sql is an adapter, not a base"):
-        registry.base("sql")
-
-
-def test_a_base_that_a_live_version_needs_stays(commit: Any, registry: Any, make_base: Any) -> None:
-    record = make_base()
-    registry.add_base(record)
-    commit(base=BaseLink(status="recorded", name="llama", digests=record.digests))
-    with pytest.raises(AdzError, match="'llama' is needed by sql"):
-        registry.remove_base("llama")
-    registry.remove("sql")
-    registry.remove_base("llama")
-    assert registry.bases() == []
 
 
 def test_a_damaged_manifest_is_not_believed(commit: Any, registry: Any) -> None:
