@@ -89,8 +89,12 @@ def follow(origin: str, base: str, location: str) -> str:
 
     Without TLS only this machine is spoken to, and nobody but itself may send us there.
     """
-    target = urljoin(base, location)
-    parts = _split(target)
+    try:
+        target = urljoin(base, location)
+        parts = urlsplit(target)
+        _ = parts.port
+    except ValueError as error:
+        raise AdzError(f"{origin} redirects to what is no URL: {location[:100]!r}") from error
     local = is_loopback(parts) and is_loopback(urlsplit(origin))
     if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and local)):
         return target

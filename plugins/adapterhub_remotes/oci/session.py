@@ -194,7 +194,10 @@ class Session:
         if authorization:
             headers["Authorization"] = authorization
         content = call.content() if call.content else None
-        request = self._client.build_request(call.method, url, headers=headers, content=content)
+        try:
+            request = self._client.build_request(call.method, url, headers=headers, content=content)
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise AdzError(f"{self.origin} redirects to what is no URL: {url[:100]!r}") from error
         return self._client.send(request, stream=True, follow_redirects=False)
 
     def _fetch_token(self, url: str, headers: Mapping[str, str]) -> bytes:

@@ -1,0 +1,325 @@
+"""Who gets our credentials, and who does not."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from adapterhub.errors import AdzError
+from adapterhub.exchange.pull import pull
+from adapterhub.exchange.push import push
+from adapterhub.merge.silent import Silent
+from adapterhub.protocols import Registry
+from adapterhub_remotes.oci.address import follow, parse_address
+from adapterhub_remotes.oci.credentials import find_credentials
+from adapterhub_remotes.oci.tokens import parse_challenge
+
+QUIET = Silent()
+BASIC = "Basic " + base64.b64encode(b"ada:secret").decode()
+
+
+@pytest.fixture
+def ada(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADZ_OCI_USERNAME", "ada")
+    monkeypatch.setenv("ADZ_OCI_PASSWORD", "secret")
+
+
+def small(make_reply: Any, status: int, value: Any, **headers: str) -> Any:
+    body = json.dumps(value).encode()
+    names = {name.replace("_", "-"): text for name, text in headers.items()}
+    return make_reply(status, {"Content-Length": str(len(body)), **names}, body)
+
+
+@pytest.mark.usefixtures("ada")
+def test_bearer_tokens_by_scope(
+    sender: Registry,
+    open_home: Callable[[str], Registry],
+    commit_small: Any,
+    relay: Any,
+    start_relay: Any,
+    open_remote: Any,
+    make_reply: Any,
+    place: str,
+) -> None:
+    """The token service is another server; the registry never sees the password."""
+    service = start_relay(None)
+    given: dict[str, set[str]] = {}
+
+    def give(asked: Any) -> Any:
+        query = parse_qs(urlsplit(asked.path).query)
+        assert asked.headers["authorization"] == BASIC
+        assert query["service"] == ["the zoo"]
+        token = f"token-{len(given)}"
+        given[token] = set(query["scope"])
+        return small(make_reply, 200, {"token": token})
+
+    def demand(asked: Any) -> Any:
+        repository = asked.path.removeprefix("/v2/").split("/blobs/")[0].split("/manifests/")[0]
+        right = "pull" if asked.method in ("GET", "HEAD") else "pull,push"
+        scope = f"repository:{repository}:{right}"
+        token = asked.headers.get("authorization", "").removeprefix("Bearer ")
+        rights = given.get(token, set())
+        if scope in rights or scope.replace(":pull", ":pull,push") in rights:
+            del asked.headers["authorization"]
+            return None
+        challenge = f'Bearer realm="http://127.0.0.1:{service.port}/token?x=1",service="the zoo"'
+        return small(make_reply, 401, {}, WWW_Authenticate=f'{challenge},scope="{scope}"')
+
+    service.instead, relay.instead = give, demand
+    version = commit_small(sender, width=100_000)
+    list(push(sender, open_remote(relay.port), ["sql"], QUIET))
+    assert set().union(*given.values()) == {
+        f"repository:{place}/sql:pull", f"repository:{place}/sql:pull,push",
+    }  # fmt: skip
+    # One token a right, whatever number of requests.
+    assert len(given) == 2
+    receiver = open_home("receiver")
+    (result,) = pull(receiver, open_remote(relay.port), ["sql@1"], QUIET)
+    assert result.digest == version.digest
+    assert len(given) == 3
+    sent = {asked.headers.get("authorization", "") for asked in relay.asked}
+    assert not any(header.startswith("Basic") for header in sent)
+    # A token that is no longer good is replaced.
+    remote = open_remote(relay.port)
+    assert remote.find("sql", "1") is not None
+    given.clear()
+    assert remote.find("sql", "1") is not None
+
+
+@pytest.mark.usefixtures("ada")
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_gets_no_credentials(
+    sender: Registry,
+    open_home: Callable[[str], Registry],
+    commit_small: Any,
+    relay: Any,
+    start_relay: Any,
+    registry_port: int,
+    open_remote: Any,
+    make_reply: Any,
+    status: int,
+) -> None:
+    """Another port is another host: on one machine both are somebody's."""
+    storage = start_relay(registry_port)
+    version = commit_small(sender, width=100_000)
+    list(push(sender, open_remote(relay.port), ["sql"], QUIET))
+
+    def instead(asked: Any) -> Any:
+        if asked.headers.pop("authorization", None) != BASIC:
+            return small(make_reply, 401, {}, WWW_Authenticate='Basic realm="zoo"')
+        if "/blobs/" in asked.path and asked.method == "GET":
+            where = f"http://127.0.0.1:{storage.port}{asked.path}"
+            return small(
+                make_reply, status, {}, Location=where, Set_Cookie="session=secret; Path=/"
+            )
+        return None
+
+    relay.instead = instead
+    relay.asked.clear()
+    receiver = open_home("receiver")
+    (result,) = pull(receiver, open_remote(relay.port), ["sql@1"], QUIET)
+    assert result.digest == version.digest
+    assert len(storage.asked) >= 4
+    for asked in storage.asked:
+        assert "authorization" not in asked.headers
+        assert "cookie" not in asked.headers
+
+
+@pytest.mark.usefixtures("ada")
+def test_another_host_cannot_ask_for_credentials(
+    sender: Registry,
+    open_home: Callable[[str], Registry],
+    commit_small: Any,
+    relay: Any,
+    start_relay: Any,
+    open_remote: Any,
+    make_reply: Any,
+) -> None:
+    thief = start_relay(None)
+    thief.instead = lambda asked: small(make_reply, 401, {}, WWW_Authenticate='Basic realm="zoo"')
+    commit_small(sender)
+    list(push(sender, open_remote(relay.port), ["sql"], QUIET))
+
+    def instead(asked: Any) -> Any:
+        if "/blobs/" in asked.path:
+            where = f"http://127.0.0.1:{thief.port}{asked.path}"
+            return small(make_reply, 307, {}, Location=where)
+        return None
+
+    relay.instead = instead
+    receiver = open_home("receiver")
+    with pytest.raises(AdzError, match="answers 401"):
+        list(pull(receiver, open_remote(relay.port), ["sql@1"], QUIET))
+    assert len(thief.asked) == 1
+    assert "authorization" not in thief.asked[0].headers
+    assert receiver.names() == []
+
+
+@pytest.mark.usefixtures("ada")
+def test_an_upload_elsewhere_gets_no_credentials(
+    sender: Registry,
+    commit_small: Any,
+    relay: Any,
+    start_relay: Any,
+    registry_port: int,
+    open_remote: Any,
+    make_reply: Any,
+) -> None:
+    storage = start_relay(registry_port)
+
+    def instead(asked: Any) -> Any:
+        if asked.headers.pop("authorization", None) != BASIC:
+            return small(make_reply, 401, {}, WWW_Authenticate='Basic realm="zoo"')
+        return None
+
+    def change(asked: Any, reply: Any) -> Any:
+        for name, value in reply.headers.items():
+            if name == "Location":
+                reply.headers[name] = value.replace(str(relay.port), str(storage.port))
+        return reply
+
+    relay.instead, relay.change = instead, change
+    commit_small(sender, width=100_000)
+    list(push(sender, open_remote(relay.port), ["sql"], QUIET))
+    assert {asked.method for asked in storage.asked} >= {"PATCH", "PUT"}
+    assert not any("authorization" in asked.headers for asked in storage.asked)
+
+
+def test_no_credentials_before_they_are_asked_for(
+    sender: Registry, commit_small: Any, relay: Any, open_remote: Any, ada: None
+) -> None:
+    commit_small(sender)
+    list(push(sender, open_remote(relay.port), ["sql"], QUIET))
+    assert not any("authorization" in asked.headers for asked in relay.asked)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "path"),
+    [
+        ("oci://ghcr.io/team/zoo", "https://ghcr.io", "team/zoo"),
+        ("oci://Registry.example:5000/zoo/", "https://registry.example:5000", "zoo"),
+        ("oci://127.0.0.1:5000/zoo", "http://127.0.0.1:5000", "zoo"),
+        ("oci://localhost:5000", "http://localhost:5000", ""),
+        ("oci://[::1]:5000/a", "http://[::1]:5000", "a"),
+        ("oci://127.0.0.1.example/a", "https://127.0.0.1.example", "a"),
+        ("oci://localhost.example/a", "https://localhost.example", "a"),
+        ("oci://docker.io/ada", "https://registry-1.docker.io", "ada"),
+    ],
+)
+def test_addresses(url: str, origin: str, path: str) -> None:
+    address = parse_address(url)
+    assert (address.origin, address.path) == (origin, path)
+    assert address.repository("team/sql") == f"{path}/team/sql".lstrip("/")
+    assert address.name_of(address.repository("team/sql")) == "team/sql"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("oci://", "names no OCI registry"),
+        ("oci:///zoo", "names no OCI registry"),
+        ("oci://ada:secret@host/zoo", "a password does not belong into a URL"),
+        ("oci://host/zoo?x=1", "names no OCI registry"),
+        ("oci://host/../zoo", "no valid path"),
+        ("oci://host/Zoo", "no valid path"),
+        ("oci://host:port/zoo", "is not a URL"),
+        ("oci://host:99999/zoo", "is not a URL"),
+        ("oci://[host/zoo", "is not a URL"),
+    ],
+)
+def test_addresses_that_are_none(url: str, message: str) -> None:
+    with pytest.raises(AdzError, match=message) as caught:
+        parse_address(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["sql-", "a._b", "a..b", "A", "-a", "a.-b"])
+def test_names_that_no_repository_can_have(name: str) -> None:
+    with pytest.raises(AdzError):
+        parse_address("oci://host/zoo").repository(name)
+
+
+@pytest.mark.parametrize(
+    ("origin", "location", "allowed"),
+    [
+        ("https://host", "https://other/x", True),
+        ("https://host", "/x", True),
+        ("https://host", "http://host/x", False),
+        ("https://host", "http://127.0.0.1/x", False),
+        ("http://127.0.0.1:5", "http://127.0.0.1:6/x", True),
+        ("http://127.0.0.1:5", "http://host/x", False),
+        ("http://127.0.0.1:5", "https://host/x", True),
+        ("https://host", "ftp://host/x", False),
+        ("https://host", "//other/x", True),
+    ],
+)
+def test_where_a_redirect_may_lead(origin: str, location: str, allowed: bool) -> None:
+    if allowed:
+        assert follow(origin, origin, location)
+        return
+    with pytest.raises(AdzError, match="redirects to"):
+        follow(origin, origin, location)
+
+
+@pytest.mark.parametrize(
+    ("header", "scheme", "parameters"),
+    [
+        (
+            'Bearer realm="https://a/t",service="s p",scope="repository:x:pull,push"',
+            "bearer",
+            {"realm": "https://a/t", "service": "s p", "scope": "repository:x:pull,push"},
+        ),
+        ("Basic realm=zoo", "basic", {"realm": "zoo"}),
+        ("BEARER Realm = 'x'", "bearer", {"realm": "'x'"}),
+        ("", "", {}),
+        ("Negotiate", "negotiate", {}),
+    ],
+)
+def test_challenges(header: str, scheme: str, parameters: dict[str, str]) -> None:
+    challenge = parse_challenge(header)
+    assert (challenge.scheme, challenge.parameters) == (scheme, parameters)
+
+
+def write_docker(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "docker").mkdir(exist_ok=True)
+    text = value if isinstance(value, str) else json.dumps(value)
+    (tmp_path / "docker" / "config.json").write_text(text)
+
+
+def test_credentials_of_docker(tmp_path: Path) -> None:
+    assert not find_credentials("host")
+    auth = base64.b64encode(b"ada:se:cret").decode()
+    write_docker(tmp_path, {"auths": {"host:5000": {"auth": auth}, "other": {}}})
+    found = find_credentials("host:5000")
+    assert (found.username, found.password) == ("ada", "se:cret")
+    assert "se:cret" not in repr(found)
+    assert not find_credentials("host")
+    assert not find_credentials("other")
+
+
+def test_a_helper_of_docker_is_named_and_not_called(tmp_path: Path) -> None:
+    write_docker(tmp_path, {"credHelpers": {"host": "secretservice"}, "credsStore": "pass"})
+    assert "'secretservice'" in find_credentials("host").hint
+    assert "'pass'" in find_credentials("other").hint
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not JSON"), ({"auths": {"host": {"auth": "%%%"}}}, "a damaged entry for host")],
+)
+def test_a_damaged_configuration_of_docker(tmp_path: Path, content: Any, message: str) -> None:
+    write_docker(tmp_path, content)
+    with pytest.raises(AdzError, match=message):
+        find_credentials("host")
+
+
+def test_half_of_the_credentials_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADZ_OCI_USERNAME", "ada")
+    with pytest.raises(AdzError, match="go together"):
+        find_credentials("host")
