@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from adapterhub.adopt.found import Found, FoundBase, Survey
     from adapterhub.adopt.pipeline import Adopted
 
+_LEVELS = ("clean", "held", "error")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -84,12 +85,16 @@ def _sections(found: Survey) -> Iterator[str]:
         yield "\n".join(("not looked at", *(f"  {line}" for line in found.problems)))
     counts = {level: sum(o.level == level for o in found.adapters) for level in _LEVELS}
     yield (
-        f"{len(found.adapters)} adapters in {found.folders} folders, {found.seconds:.1f} s: "
+        f"{_count(len(found.adapters), 'adapter')} in {_count(found.folders, 'folder')}, "
+        f"{found.seconds:.1f} s: "
         f"{counts['clean']} clean, {counts['held']} held, {counts['error']} cannot be imported"
     )
 
 
-_LEVELS = ("clean", "held", "error")
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 _MARKS = {"clean": "", "held": "held", "error": "no"}
 
 

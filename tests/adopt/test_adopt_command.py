@@ -1,0 +1,205 @@
+"""`adz adopt` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapterhub.plugins import open_registry
+
+from .zoo import TINY, Machine, cached, config, lora, put_wide_base, snapshot, write
+
+Adz = Callable[..., Any]
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """Two good adapters, an untrained one and one of another base."""
+    root = tmp_path / "outputs"
+    write(root / "sql", lora(TINY, 1), config())
+    write(root / "french", lora(TINY, 2, 24), config(rank=24))
+    zero = {n: 0 * t if "lora_B" in n else t for n, t in lora(TINY, 3).items()}
+    write(root / "untrained", zero, config())
+    write(root / "stray", lora(TINY, 4), config("acme/mistral"))
+    return root
+
+
+def test_reports_and_imports_nothing(adz: Adz, tiny_base: Any, outputs: Path) -> None:
+    result = adz("adopt", outputs)
+    assert result.code == 0
+    lines = result.out.splitlines()
+    rows = [line.split() for line in lines[1:5]]
+    assert [row[:6] for row in rows] == [
+        ["1", "french", "lora", "24", "14", rows[0][5]],
+        ["2", "sql", "lora", "8", "14", rows[1][5]],
+        ["3", "stray", "lora", "8", "14", rows[2][5]],
+        ["4", "untrained", "lora", "8", "14", rows[3][5]],
+    ]
+    text = result.out
+    assert "  1  french: vllm has no rank 24: every slot is padded to 32\n" in text
+    assert "  3  stray: only tiny fits, but it names acme/mistral: confirm with --base\n" in text
+    assert "  4  untrained: all of its low-rank products are zero" in text
+    assert ": 2 clean, 1 held, 1 cannot be imported\n" in text
+    assert lines[-1] == "nothing was imported: --yes imports the 2 that are clean"
+    assert open_registry().names() == []
+
+
+def test_yes_imports_what_is_clean(adz: Adz, tiny_base: Any, outputs: Path) -> None:
+    result = adz("adopt", outputs, "--yes")
+    assert result.code == 0
+    assert result.out.splitlines()[-2:] == ["french@1  lora", "sql@1  lora"]
+    assert open_registry().names() == ["french", "sql"]
+    version = open_registry().resolve("sql")
+    assert (version.manifest.base.status, version.manifest.base.name) == ("asserted", "tiny")
+
+
+def test_dry_run_never_imports(adz: Adz, tiny_base: Any, outputs: Path) -> None:
+    assert "nothing was imported" not in adz("adopt", outputs, "--yes", "--dry-run").out
+    assert open_registry().names() == []
+
+
+def test_a_named_base_settles_doubt(adz: Adz, tiny_base: Any, outputs: Path) -> None:
+    value = json.loads(adz("adopt", outputs, "--base", "tiny", "--json").out)
+    assert {Path(a["directory"]).name: a["status"] for a in value["adapters"]} == {
+        "french": "clean", "sql": "clean", "stray": "clean", "untrained": "error",
+    }  # fmt: skip
+    assert {a["base"]["certainty"] for a in value["adapters"][:3]} == {"given"}
+
+
+def test_bases_below_the_folders_are_offered_and_added(
+    adz: Adz, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    from .zoo import WIDE
+
+    machine = Machine(tmp_path / "outputs", tmp_path / "hub")
+    put_wide_base(machine, tiny_base_dir)
+    folder = snapshot(machine.cache, "acme/wide-sql", "ab" * 20)
+    cached(write(folder, lora(WIDE, 1), config("acme/wide-llama")))
+    report = adz("adopt", machine.cache)
+    assert f"  adz base add wide-llama {machine.cache}/models--acme--wide-llama/" in report.out
+    assert open_registry().bases() == []
+    assert adz("adopt", machine.cache, "--yes").code == 0
+    assert [base.name for base in open_registry().bases()] == ["wide-llama"]
+    assert open_registry().resolve("wide-sql").manifest.base.name == "wide-llama"
+    again = json.loads(adz("adopt", machine.cache, "--json").out)
+    assert again["bases"] == []
+
+
+def test_names_that_are_taken_are_not_given(adz: Adz, tiny_base: Any, outputs: Path) -> None:
+    assert adz("adopt", outputs, "--yes").code == 0
+    write(outputs / "tiny", lora(TINY, 5), config())
+    write(outputs / "sql", lora(TINY, 6), config())
+    value = json.loads(adz("adopt", outputs, "--yes", "--json").out)
+    assert [a["reference"] for a in value["adopted"]] == ["outputs-sql@1", "outputs-tiny@1"]
+
+
+def test_what_a_gate_refuses_stops_no_other(adz: Adz, tiny_base: Any, outputs: Path) -> None:
+    write(outputs / "spy", lora(TINY, 7), config(megatron_config={"path": "x"}))
+    result = adz("adopt", outputs, "--yes")
+    assert result.code == 1
+    assert "spy was refused: adapter_config.json is refused: megatron_config" in result.out
+    assert open_registry().names() == ["french", "sql"]
+
+
+def test_nothing_there(adz: Adz, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = adz("adopt", tmp_path / "empty")
+    assert (result.code, result.out[:26]) == (0, "0 adapters in 1 folder, 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Missing argument 'FOLDERS...'"),
+        (("/nowhere",), "/nowhere does not exist"),
+        (("{}", "--base", "tinny"), "unknown base 'tinny' (did you mean tiny?)"),
+    ],
+)
+def test_bad_input(
+    adz: Adz, tiny_base: Any, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = adz("adopt", *(a.format(tmp_path) for a in arguments))
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_the_folders_are_not_changed(adz: Adz, tiny_base: Any, outputs: Path) -> None:
+    def state() -> dict[str, Any]:
+        return {str(p): (p.stat().st_mtime_ns, p.stat().st_mode) for p in outputs.rglob("*")}
+
+    before = state()
+    assert adz("adopt", outputs, "--yes").code == 0
+    assert state() == before
+
+
+def test_without_torch(adz_process: Adz, tiny_base: Any, outputs: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked" / "torch"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text("raise ModuleNotFoundError('torch')")
+    path = os.pathsep.join((str(blocked.parent), os.environ.get("PYTHONPATH", "")))
+    result = adz_process("adopt", outputs, "--yes", env={"PYTHONPATH": path})
+    assert result.code == 0, result.err
+    assert "sql@1  lora" in result.out
+
+
+@pytest.mark.parametrize(
+    ("answers", "names"),
+    [
+        (["all"], ["french", "sql"]),
+        (["none"], []),
+        ([""], []),
+        (["2"], ["sql"]),
+        # What is held may be named; what cannot be imported may not, and is asked again.
+        (["9", "two", "3-4", "2-3"], ["sql", "stray"]),
+    ],
+)
+def test_a_terminal_asks(
+    home: Path, tiny_base: Any, outputs: Path, answers: list[str], names: list[str]
+) -> None:
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adapterhub.cli", "adopt", str(outputs)],
+        stdin=terminal, stdout=terminal, stderr=terminal,
+        env={**os.environ, "ADZ_HOME": str(home)},
+    )  # fmt: skip
+    os.close(terminal)
+    os.write(controller, "".join(f"{answer}\n" for answer in answers).encode())
+    shown = b""
+    while True:
+        try:
+            piece = os.read(controller, 65536)
+        # A terminal that nobody holds any more is an error on Linux.
+        except OSError:
+            break
+        shown += piece
+    os.close(controller)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert open_registry().names() == names
+    if "9" in answers:
+        assert "there is no number 9 (1 to 4)" in text
+        assert "'two' is no number" in text
+        assert "number 4, untrained, cannot be imported: all of its" in text
+
+
+def test_values_are_compared_whatever_the_file_looks_like(
+    adz: Adz, tiny_base: Any, tmp_path: Path
+) -> None:
+    """The same tensors in another dtype are others; in another order they are the same."""
+    tensors = lora(TINY, 1)
+    root = tmp_path / "out"
+    write(root / "a", tensors, config())
+    write(root / "b", dict(reversed(tensors.items())), config(), saved="later")
+    write(root / "c", {n: t.astype(np.float64) for n, t in tensors.items()}, config())
+    value = json.loads(adz("adopt", root, "--json").out)
+    kinds = {Path(a["directory"]).name: [f["kind"] for f in a["faults"]] for a in value["adapters"]}
+    assert kinds == {"a": [], "b": ["duplicate"], "c": []}
