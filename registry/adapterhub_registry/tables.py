@@ -155,6 +155,8 @@ def _add_version(connection: sqlite3.Connection, event: Event, body: bytes | Non
         return
     manifest = Manifest.model_validate_json(body)
     known = facts(manifest)
+    query = "SELECT 1 FROM versions WHERE digest = ? AND state = 'live'"
+    is_new = connection.execute(query, (digest,)).fetchone() is None
     connection.execute("INSERT OR IGNORE INTO manifests VALUES (?, ?)", (digest, body))
     connection.execute(
         "INSERT OR REPLACE INTO versions VALUES (:name, :number, :digest, 'live', NULL, 0,"
@@ -169,7 +171,7 @@ def _add_version(connection: sqlite3.Connection, event: Event, body: bytes | Non
         "INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?)",
         [(m, event.name, event.version, v) for m, v in manifest.metrics.items() if _is_score(v)],
     )
-    _count(connection, event.name, 1, known["size"])
+    _count(connection, event.name, is_new, is_new * known["size"])
 
 
 def _change_state(connection: sqlite3.Connection, event: Event, state: str) -> None:
@@ -190,7 +192,7 @@ def _change_state(connection: sqlite3.Connection, event: Event, state: str) -> N
         _count(connection, event.name, sign, sign * row[1])
 
 
-def _count(connection: sqlite3.Connection, name: str, versions: int, size: Any) -> None:
+def _count(connection: sqlite3.Connection, name: str, versions: int, size: int) -> None:
     """Keep true what is known of a name as a whole, after a version came or went."""
     connection.execute(
         "INSERT INTO adapters VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
@@ -221,7 +223,7 @@ def _is_score(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**62
 
 
-def facts(manifest: Manifest) -> dict[str, str | int | None]:
+def facts(manifest: Manifest) -> dict[str, Any]:
     """The columns of `versions` that repeat the manifest."""
     digests = manifest.base.digests
     rank, rule = manifest.adapter.get("rank"), manifest.recipe.get("rule")
