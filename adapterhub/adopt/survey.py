@@ -26,6 +26,7 @@ from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.bases.modules import BaseModules
 from adapterhub.errors import AdzError
 from adapterhub.imports.source import method_name, read_adapter_config
+from adapterhub.manifest import BaseLink, Manifest
 from adapterhub.protocols import Progress, Registry
 
 
@@ -54,10 +55,25 @@ def survey(
     with progress.task("reading adapters", len(found)) as task:
         for one in found:
             _look(one, candidates, base)
+            if one.level != "error":
+                _rehearse(registry, one)
             task.advance(1, one.directory.name)
     _relate(registry, found, names)
     seconds = time.monotonic() - started
     return Survey(found, bases, places.problems, places.folders, seconds)
+
+
+def _rehearse(registry: Registry, one: Found) -> None:
+    """Note what the registry would refuse beside the faults that were looked for."""
+    known = {record.name: record for record in registry.bases()}.get(one.base.name or "")
+    link = BaseLink(status="unknown")
+    if known is not None:
+        link = BaseLink(status="asserted", name=known.name, digests=known.digests)
+    manifest = Manifest(name="adopted", method=one.method or "", made_by="import", base=link)
+    try:
+        registry.rehearse(manifest, one.directory)
+    except AdzError as error:
+        one.add("refused", "error", error.message)
 
 
 def _relate(registry: Registry, found: Sequence[Found], names: Names) -> None:

@@ -128,6 +128,10 @@ class Registry(Protocol):
         """Store the files below `payload` (and `artifacts`) as the next version of
         `manifest.name`. The gates run first, on every file."""
 
+    def rehearse(self, manifest: Manifest, payload: Path) -> None:
+        """Raise what the gates would raise if the configuration and the weights in `payload`
+        were committed. Other files there are left aside, and nothing is stored."""
+
     def receive(
         self, manifest: bytes, payload: Path, artifacts: Path | None = None, *, source: str
     ) -> Version:

@@ -37,7 +37,7 @@ from adapterhub_registry.collect import collect
 from adapterhub_registry.database import utc_now
 from adapterhub_registry.diagnosis import diagnose
 from adapterhub_registry.fsck import Extent, check
-from adapterhub_registry.gates import check_payload
+from adapterhub_registry.gates import check_contents, check_payload
 from adapterhub_registry.listing import listing
 from adapterhub_registry.mend import heal, mend
 from adapterhub_registry.storage import Storage
@@ -98,6 +98,12 @@ class LocalRegistry(Storage):
             with self.database.changing() as change:
                 digest, stored = storing.add_next(change, self, draft, staging)
         return Version(stored.name, stored.version, digest, stored)
+
+    def rehearse(self, manifest: Manifest, payload: Path) -> None:
+        """The gates, on files that stay where they are; see `protocols.Registry`."""
+        with self.database.reading() as connection:
+            base = bases.of_manifest(connection, manifest)
+        check_contents(payload, manifest, base)
 
     def receive(
         self, manifest: bytes, payload: Path, artifacts: Path | None = None, *, source: str

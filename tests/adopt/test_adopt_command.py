@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adapterhub.plugins import open_registry
 
@@ -75,6 +77,27 @@ def test_a_named_base_settles_doubt(adz: Adz, tiny_base: Any, outputs: Path) -> 
     assert {a["base"]["certainty"] for a in value["adapters"][:3]} == {"given"}
 
 
+def test_of_two_bases_of_one_shape_the_hint_decides_or_the_user(
+    adz: Adz, tiny_base: Any, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    twin = shutil.copytree(tiny_base_dir, tmp_path / "twin-llama")
+    weights = load_file(twin / "model.safetensors")
+    save_file({n: t + 1 for n, t in weights.items()}, twin / "model.safetensors", {"format": "pt"})
+    assert adz("base", "add", "twin", twin).code == 0
+    root = tmp_path / "out"
+    write(root / "told", lora(TINY, 1), config("org/twin-llama"))
+    write(root / "open", lora(TINY, 2), config(None))
+    value = json.loads(adz("adopt", root, "--json").out)
+    found = {Path(a["directory"]).name: a for a in value["adapters"]}
+    assert found["told"]["base"]["name"] == "twin"
+    assert found["told"]["base"]["certainty"] == "hint"
+    assert found["open"]["base"]["fitting"] == ["tiny", "twin"]
+    assert [f["kind"] for f in found["open"]["faults"]] == ["several-bases"]
+    given = adz("adopt", root, "--base", "twin", "--yes")
+    assert given.code == 0
+    assert open_registry().resolve("open").manifest.base.name == "twin"
+
+
 def test_bases_below_the_folders_are_offered_and_added(
     adz: Adz, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
@@ -102,12 +125,31 @@ def test_names_that_are_taken_are_not_given(adz: Adz, tiny_base: Any, outputs: P
     assert [a["reference"] for a in value["adopted"]] == ["outputs-sql@1", "outputs-tiny@1"]
 
 
-def test_what_a_gate_refuses_stops_no_other(adz: Adz, tiny_base: Any, outputs: Path) -> None:
+def test_what_a_gate_refuses_is_said_before(adz: Adz, tiny_base: Any, outputs: Path) -> None:
     write(outputs / "spy", lora(TINY, 7), config(megatron_config={"path": "x"}))
     result = adz("adopt", outputs, "--yes")
-    assert result.code == 1
-    assert "spy was refused: adapter_config.json is refused: megatron_config" in result.out
+    assert result.code == 0
+    assert "spy: adapter_config.json is refused: megatron_config" in result.out
     assert open_registry().names() == ["french", "sql"]
+
+
+def test_what_changes_meanwhile_stops_no_other(
+    adz: Adz, tiny_base: Any, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the survey and the import somebody else may write there."""
+    from adapterhub.adopt import pipeline
+
+    def spoil(*arguments: Any) -> Any:
+        file = outputs / "french" / "adapter_model.safetensors"
+        file.write_bytes(file.read_bytes()[:-8])
+        return adopt(*arguments)
+
+    adopt = pipeline.adopt
+    monkeypatch.setattr(pipeline, "adopt", spoil)
+    result = adz("adopt", outputs, "--yes")
+    assert result.code == 1
+    assert "french was refused: adapter_model.safetensors is not a valid" in result.out
+    assert open_registry().names() == ["sql"]
 
 
 def test_nothing_there(adz: Adz, tmp_path: Path) -> None:

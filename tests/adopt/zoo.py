@@ -360,6 +360,17 @@ def configurations(machine: Machine) -> None:
         machine.add(write(folder, lora(TINY, machine.next_seed()), text), "malformed-config")
 
 
+def dangerous(machine: Machine) -> None:
+    """What only the registry's own gates look at."""
+    for word, options in {
+        "code": {"auto_mapping": {"base_model_class": "X", "parent_library": "evil.module"}},
+        "slow": {"target_modules": "(a|a)*b"},
+        "dropped": {"target_modules": ["q_proj", "k_proj", "v_proj"]},
+    }.items():
+        folder = machine.root / "dangerous" / word
+        machine.add(write(folder, lora(TINY, machine.next_seed()), config(**options)), "refused")
+
+
 def other_bases(machine: Machine) -> None:
     root = machine.root / "bases"
     tensors = lora(ELSEWHERE, machine.next_seed())
@@ -396,7 +407,7 @@ def checkpoints(machine: Machine) -> None:
 
 FAULTS = (
     duplicates, cached_revisions, without_effect, wrong_names, broken_values, wrong_ranks, damaged,
-    files, configurations, other_bases, checkpoints,
+    files, configurations, dangerous, other_bases, checkpoints,
 )  # fmt: skip
 
 

@@ -26,6 +26,11 @@ def check_payload(directory: Path, manifest: Manifest, base: BaseRecord | None) 
     not known, and then the tensors are not compared with a base.
     """
     check_files(directory)
+    check_contents(directory, manifest, base)
+
+
+def check_contents(directory: Path, manifest: Manifest, base: BaseRecord | None) -> None:
+    """The same for the configuration and the weights, whatever else lies in `directory`."""
     config = check_config(directory / CONFIG, manifest.storage)
     modules = BaseModules.read(base) if base else None
     check_tensors(directory / WEIGHTS, config, manifest, base.name if base else "", modules)
