@@ -12,6 +12,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
+from adapterhub.file_systems import network_file_system
 from adapterhub.protocols import Problem
 from adapterhub_registry import disk
 from adapterhub_registry.storage import Storage
@@ -24,6 +25,7 @@ _REBUILD = "move registry.sqlite3 away, and the next command rebuilds it from na
 
 def diagnose(storage: Storage) -> Iterator[Problem]:
     """Yield what is wrong, each with what to do; the database is open already."""
+    yield from _check_file_system(storage)
     yield from _check_access(storage)
     with storage.database.reading() as connection:
         last = connection.execute("SELECT * FROM events ORDER BY seq DESC LIMIT 1").fetchone()
@@ -31,6 +33,17 @@ def diagnose(storage: Storage) -> Iterator[Problem]:
         yield from _check_journal(storage, last)
         yield from _check_clock(last)
     yield from _check_leftovers(storage)
+
+
+def _check_file_system(storage: Storage) -> Iterator[Problem]:
+    """It was opened there because the user asked for it."""
+    kind = network_file_system(storage.home)
+    if kind is not None:
+        yield Problem(
+            str(storage.home),
+            f"it lies on a network file system ({kind}), where locks are not reliable",
+            "set ADZ_HOME to a folder on a local disk and share versions with 'adz push'",
+        )
 
 
 def _check_access(storage: Storage) -> Iterator[Problem]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from adapterhub.errors import AdzError
+from adapterhub.file_systems import network_file_system
 from adapterhub_registry import disk
 from adapterhub_registry.blobs import Blobs
 from adapterhub_registry.database import Database
 from adapterhub_registry.views import Views
+
+ALLOW_NETWORK = "ADZ_ALLOW_NETWORK"
 
 
 class Storage:
@@ -22,6 +26,7 @@ class Storage:
 
     def __init__(self, home: Path, busy_seconds: float) -> None:
         self.home = home
+        _refuse_network(home)
         self.root = home / "registry"
         self.ingest = self.root / "ingest"
         self.trash = self.root / "trash"
@@ -45,3 +50,17 @@ class Storage:
                 # What cannot be deleted now, `collect` deletes; a finished commit stays finished.
                 with suppress(OSError):
                     disk.remove(directory)
+
+
+def _refuse_network(home: Path) -> None:
+    """SQLite's log is shared memory, and locks may reach no further than one machine."""
+    if os.environ.get(ALLOW_NETWORK):
+        return
+    kind = network_file_system(home)
+    if kind is not None:
+        raise AdzError(
+            f"{home} lies on a network file system ({kind}), where locks are not reliable and a "
+            "registry can be damaged",
+            "set ADZ_HOME to a folder on a local disk and share versions with 'adz push'; "
+            f"{ALLOW_NETWORK}=1 opens it nevertheless",
+        )

@@ -201,3 +201,23 @@ def test_an_error_in_a_change_undoes_all_of_it(commit: Any, registry: Any) -> No
         fail()
     assert contents(registry.database.path) == before
     assert registry.database.journal.path.read_bytes() == journal
+
+
+def test_a_network_file_system_is_refused_unless_it_is_wanted(
+    adz: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(f"30 1 0:40 / {tmp_path} rw - nfs4 server:/home rw\n")
+    monkeypatch.setattr("adapterhub.file_systems._MOUNTS", table)
+    result = adz("ls")
+    assert (result.code, result.out) == (EXIT_FAILED, "")
+    assert result.err == (
+        f"adz: {home} lies on a network file system (nfs4), where locks are not reliable and a "
+        "registry can be damaged (set ADZ_HOME to a folder on a local disk and share versions "
+        "with 'adz push'; ADZ_ALLOW_NETWORK=1 opens it nevertheless)\n"
+    )
+    assert not home.exists()
+    monkeypatch.setenv("ADZ_ALLOW_NETWORK", "1")
+    assert adz("ls").code == 0
+    problems = list(LocalRegistry(home).diagnose())
+    assert any("network file system (nfs4)" in problem.problem for problem in problems)
