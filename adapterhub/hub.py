@@ -20,6 +20,7 @@ from adapterhub.protocols import Progress, Registry
 if TYPE_CHECKING:
     from adapterhub.convert.result import ConvertResult
     from adapterhub.evaluate.run import Score
+    from adapterhub.exchange.result import Transferred
     from adapterhub.export.result import Exported
     from adapterhub.manifest import BaseRecord, Version
     from adapterhub.merge.result import MergeResult
@@ -175,11 +176,18 @@ class Hub:
     def import_adapter(
         self, directory: Path | str, name: str, *, base: str | None = None, convert: bool = False
     ) -> Version:
-        """Store a copy of a PEFT adapter that was made elsewhere. base: `unknown` leaves it
-        open; convert: pickled weights are read in a locked-down process."""
+        """Store a copy of a PEFT adapter that was made elsewhere, in a directory or as
+        `hub:organisation/name`. base: `unknown` leaves it open; convert: pickled weights are
+        read in a locked-down process."""
+        from adapterhub.imports.hub import SCHEME, import_from_hub
         from adapterhub.imports.pipeline import import_adapter
 
+        source = str(directory)
         with self._registry() as registry:
+            if source.startswith(SCHEME):
+                return import_from_hub(
+                    registry, source, name, base, self._progress, convert=convert
+                )
             return import_adapter(
                 registry, Path(directory), name, base, self._progress, convert=convert
             )
@@ -232,6 +240,22 @@ class Hub:
             return export_lora_gguf(
                 registry, reference, Path(file), progress=self._progress, **options
             )
+
+    def push(self, *references: str, to: str, **options: Any) -> list[Transferred]:
+        """Copy versions to a remote. `options`: `every`, `key`, `dry_run`, `bounds`."""
+        from adapterhub.exchange.push import push
+        from adapterhub.exchange.remotes import open_remote
+
+        with self._registry() as registry:
+            return list(push(registry, open_remote(to), references, self._progress, **options))
+
+    def pull(self, *references: str, source: str, **options: Any) -> list[Transferred]:
+        """Store versions of a remote. `options`: `every`, `rename`, `keys`, `dry_run`, `bounds`."""
+        from adapterhub.exchange.pull import pull
+        from adapterhub.exchange.remotes import open_remote
+
+        with self._registry() as registry:
+            return list(pull(registry, open_remote(source), references, self._progress, **options))
 
     def serve(
         self,

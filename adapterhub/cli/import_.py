@@ -22,7 +22,8 @@ from adapterhub.cli.output import TerminalProgress, json_option, print_result
 )
 @json_option
 def command(source: str, name: str | None, base: str | None, convert: bool, as_json: bool) -> None:
-    """Store a copy of the PEFT adapter in the directory SOURCE.
+    """Store a copy of the PEFT adapter in the directory SOURCE, or in the repository
+    "hub:organisation/name" of the Hugging Face Hub ("hub:organisation/name@revision").
 
     Only safetensors, adapter_config.json and README.md are taken, and checked: values, ranks,
     and that every tensor fits a module of the base. SOURCE is not changed.
@@ -32,16 +33,21 @@ def command(source: str, name: str | None, base: str | None, convert: bool, as_j
     """
     from adapterhub.errors import usage_error
     from adapterhub.imports.claim import claim_base
+    from adapterhub.imports.hub import SCHEME, import_from_hub
     from adapterhub.imports.pipeline import import_adapter
     from adapterhub.plugins import open_registry
     from adapterhub.reference import is_directory_reference
 
     registry, progress = open_registry(), TerminalProgress()
     directory = Path(source).expanduser()
-    if is_directory_reference(source) or directory.exists():
+    is_hub = source.startswith(SCHEME)
+    if is_hub or is_directory_reference(source) or directory.exists():
         if name is None:
             raise usage_error("the adapter needs a name", "give one with --name")
-        version = import_adapter(registry, directory, name, base, progress, convert=convert)
+        if is_hub:
+            version = import_from_hub(registry, source, name, base, progress, convert=convert)
+        else:
+            version = import_adapter(registry, directory, name, base, progress, convert=convert)
     else:
         version = claim_base(registry, source, base, progress, name=name)
     link = version.manifest.base

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adapterhub.bases.adapter_files import adapter_facts
+from adapterhub.bases.adapter_files import WEIGHTS, adapter_facts
 from adapterhub.imports.base import find_base
+from adapterhub.imports.effect import idle_modules
 from adapterhub.imports.peft_keys import KNOWN_KEYS
 from adapterhub.imports.pickles import convert_pickle
 from adapterhub.imports.source import (
@@ -31,6 +33,7 @@ def import_adapter(
     progress: Progress,
     *,
     convert: bool = False,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Version:
     """Store a copy of the adapter in `directory` as the next version of `name`.
 
@@ -38,8 +41,9 @@ def import_adapter(
     the one that its configuration names, or the only one there is, else leaves it unknown, so
     that it is neither served nor merged. convert: whether pickled weights are read (in a
     process of its own) and stored as safetensors; nothing else that is imported is rewritten.
-    The source is not touched. Raises AdzError for what is not an adapter, does not fit its
-    base, or does not pass a gate.
+    recipe: where it came from, kept where it does not say how it was made. The source is not
+    touched. Raises AdzError for what is not an adapter, does not fit its base, or does not pass
+    a gate.
     """
     load_policy().check_unsigned(check_name(name))
     pickle = check_source(directory, convert=convert)
@@ -51,7 +55,12 @@ def import_adapter(
         exported = read_exported(directory, staged)
         link = find_base(registry, base, exported, config, progress)
         manifest = _manifest(name, staged, config, exported, link)
+        if recipe and not manifest.recipe:
+            manifest = manifest.model_copy(update={"recipe": dict(recipe)})
         version = registry.commit(manifest, staged)
+        idle, modules = idle_modules(staged / WEIGHTS)
+    if idle:
+        progress.warn(f"{idle} of its {modules} modules change nothing: their updates are zero")
     _tell(registry, version, ignored, config, progress)
     return version
 

@@ -16,8 +16,13 @@ from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
 from adapterhub.manifest import Manifest
 
 EXPORTED = "manifest.json"
-_MAX_JSON = 2**20
-_PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
+MAX_JSON = 2**20
+_OTHERS = {
+    "adapters.safetensors": "MLX",
+    "pytorch_adapter.bin": "the library adapters",
+    "pytorch_lora_weights.safetensors": "diffusers",
+}
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 
 
 def check_source(directory: Path, *, convert: bool = False) -> Path | None:
@@ -28,6 +33,7 @@ def check_source(directory: Path, *, convert: bool = False) -> Path | None:
     """
     if not directory.is_dir():
         raise usage_error(f"there is no directory {directory}", "give the adapter's directory")
+    _check_format(directory)
     if not (directory / CONFIG).exists():
         is_base = (directory / "config.json").exists()
         raise usage_error(
@@ -36,7 +42,7 @@ def check_source(directory: Path, *, convert: bool = False) -> Path | None:
         )
     if (directory / WEIGHTS).exists():
         return None
-    pickles = [directory / name for name in _PICKLES if (directory / name).exists()]
+    pickles = [directory / name for name in PICKLES if (directory / name).exists()]
     if not pickles:
         raise usage_error(f"{directory} holds no adapter: there is no {WEIGHTS}")
     if not convert:
@@ -47,6 +53,18 @@ def check_source(directory: Path, *, convert: bool = False) -> Path | None:
             exit_code=EXIT_VERIFICATION,
         )
     return pickles[0]
+
+
+def _check_format(directory: Path) -> None:
+    """Refuse adapters of other libraries by their name."""
+    if (directory / WEIGHTS).exists():
+        return
+    for file, library in _OTHERS.items():
+        if (directory / file).exists():
+            raise AdzError(
+                f"{directory} holds an adapter of {library} ({file})",
+                f"only PEFT's format is imported: {CONFIG} beside {WEIGHTS}",
+            )
 
 
 def copy_payload(directory: Path, target: Path) -> list[str]:
@@ -133,6 +151,6 @@ def _is_hub_cache(link: Path) -> bool:
 
 def _read_small(path: Path) -> bytes:
     size = path.stat().st_size
-    if size > _MAX_JSON:
-        raise ValueError(f"it has {size} bytes, at most {_MAX_JSON} are read")
+    if size > MAX_JSON:
+        raise ValueError(f"it has {size} bytes, at most {MAX_JSON} are read")
     return path.read_bytes()

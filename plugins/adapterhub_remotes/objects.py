@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from adapterhub.errors import AdzError, usage_error
+from adapterhub.protocols import TransferInterrupted
 
 _CHUNK = 4 * 2**20
 _INSTALL = {
@@ -69,8 +70,8 @@ class Objects:
         if size is None:
             raise AdzError(f"{self.url} lacks {path}", "push the version again")
         for start in range(offset, size, _CHUNK):
-            with self._clear_errors("read"):
-                end = min(start + _CHUNK, size)
+            end = min(start + _CHUNK, size)
+            with self._clear_errors("read", TransferInterrupted):
                 data: bytes = self._system.cat_file(self._full(path), start=start, end=end)
             yield data
 
@@ -115,14 +116,14 @@ class Objects:
         return f"{self._root}/{path}"
 
     @contextmanager
-    def _clear_errors(self, done: str) -> Iterator[None]:
+    def _clear_errors(self, done: str, kind: type[AdzError] = AdzError) -> Iterator[None]:
         # Each file system of fsspec raises errors of its own, also beside OSError.
         try:
             yield
         except AdzError:
             raise
         except Exception as error:
-            raise AdzError(
+            raise kind(
                 f"{self.url} cannot be {done}: {_one_line(error)}",
                 "check the address and the credentials in the environment",
             ) from error

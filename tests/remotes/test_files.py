@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from adapterhub.errors import AdzError
 from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import FileRecord, sha256_of
-from adapterhub.protocols import Remote, RemoteFile, RemoteVersion
+from adapterhub.protocols import Remote, RemoteFile, RemoteVersion, TransferInterrupted
 from adapterhub_remotes import local_files
 from adapterhub_remotes.files import FilesRemote
 
@@ -361,3 +361,36 @@ def test_errors_of_a_backend_are_one_line_without_secrets(
     assert "\n" not in message
     assert "pass" not in message
     assert "abc" not in message
+
+
+def test_a_read_that_breaks_off_can_be_taken_up(
+    home: Path,
+    make_file: Callable[[bytes], tuple[RemoteFile, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remote = open_remote("memory://bucket")
+    data = os.urandom(9 * 2**20)
+    file, path = make_file(data)
+    remote.write("sql", file, path, lambda count: None)
+    read, calls = MemoryFileSystem.cat_file, []
+
+    def break_off(self: MemoryFileSystem, path: str, **arguments: int) -> bytes:
+        calls.append(path)
+        if len(calls) == 2:
+            raise ConnectionResetError("reset by peer")
+        found: bytes = read(self, path, **arguments)
+        return found
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", break_off)
+    came = bytearray()
+
+    def take_up() -> None:
+        for chunk in remote.read("sql", published(), file, len(came)):
+            came.extend(chunk)
+
+    with pytest.raises(TransferInterrupted, match="reset by peer"):
+        take_up()
+    assert 0 < len(came) < len(data)
+    take_up()
+    assert bytes(came) == data
+    MemoryFileSystem.store.clear()

@@ -384,11 +384,15 @@ def _describe(path: str, entry: Entry) -> dict[str, Any]:
     return described
 
 
-def _tree(handler: _Handler, name: str, revision: str, **_: Any) -> None:
+def _tree(
+    handler: _Handler, name: str, revision: str, *, query: dict[str, list[str]], **_: Any
+) -> None:
     _, tree = handler.tree(name, revision)
+    is_recursive = query.get("recursive", ["false"])[0].lower() == "true"
     folders = {path.rpartition("/")[0] for path in tree if "/" in path}
     found = [{"type": "directory", "path": f, "oid": "0" * 40, "size": 0} for f in sorted(folders)]
-    raise _Answer(200, [*found, *(_describe(path, entry) for path, entry in tree.items())])
+    shown = {path: entry for path, entry in tree.items() if is_recursive or "/" not in path}
+    raise _Answer(200, [*found, *(_describe(path, entry) for path, entry in shown.items())])
 
 
 def _paths_info(handler: _Handler, name: str, revision: str, *, body: bytes, **_: Any) -> None:
