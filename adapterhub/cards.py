@@ -108,7 +108,8 @@ def _facts(version: Version, source: str | None) -> Iterator[tuple[str, object]]
     if base.digests:
         yield "weights of the base", f"{base.digests.weights} ({base.status})"
     for key in sorted(manifest.adapter):
-        yield key, manifest.adapter[key]
+        value = manifest.adapter[key]
+        yield key, ", ".join(map(str, value)) if isinstance(value, list) else value
     facts = {
         "quantizer": manifest.quantizer,
         "objective": manifest.objective,

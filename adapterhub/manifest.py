@@ -110,7 +110,7 @@ class Manifest(_Record):
     objective: str | None = None
     prompt_format: Literal["plain", "chat"] | None = None
     adapter: dict[str, Any] = Field(default_factory=dict)
-    """Facts for listing: `rank`, `alpha`, `modules`, `parameters`, `dtype`."""
+    """Facts for listing: `rank`, `alpha`, `modules`, `targets`, `parameters`, `dtype`."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     """The resolved recipe that reproduces the run."""
     parents: tuple[Parent, ...] = ()

@@ -22,8 +22,9 @@ MAX_PAYLOAD = 4 * 2**30
 
 
 def adapter_facts(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """`rank` (the largest), `alpha`, `modules` (how many are adapted), `parameters` and the
-    commonest `dtype`, from the header of the weights and the configuration."""
+    """`rank` (the largest), `alpha`, `modules` (how many are adapted), `targets` (their last
+    names, whatever pattern chose them), `parameters` and the commonest `dtype`, from the header
+    of the weights and the configuration."""
     tensors = read_header(directory / WEIGHTS)
     keys = [key for name in tensors if (key := split_key(name)) is not None]
     ranks = [
@@ -36,6 +37,7 @@ def adapter_facts(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         "rank": max(ranks, default=None),
         "alpha": config.get("lora_alpha"),
         "modules": len({key.module for key in keys}) or None,
+        "targets": sorted({key.module.rpartition(".")[2] for key in keys}) or None,
         "parameters": sum(info.elements for info in tensors.values()),
         "dtype": dtypes.most_common(1)[0][0] if dtypes else None,
     }

@@ -196,6 +196,8 @@ def _are_mappings(value: Any) -> bool:
 def _number(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

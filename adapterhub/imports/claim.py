@@ -7,6 +7,7 @@ from adapterhub.bases.identity import why_not_version
 from adapterhub.bases.verify import verify_base
 from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseLink, Manifest, Parent, Version
+from adapterhub.policy import load_policy
 from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
 from adapterhub.staging import home_staging, staging_folder
@@ -24,6 +25,7 @@ def claim_base(
     version = registry.resolve(reference)
     record = choose_base(registry, base)
     target = check_name(name or version.name)
+    load_policy().check_unsigned(target)
     if target == version.name and why_not_version(version, record) is None:
         raise usage_error(f"the base of {version.reference} is {record.name} already")
     verify_base(record)

@@ -17,6 +17,8 @@ from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseDigests, BaseRecord, Manifest
 from adapterhub_registry.gates import check_payload
 
+GPT2 = ["c_attn", "c_fc", "c_proj"]
+LLAMA = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 MODELS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaForCausalLM(
@@ -145,6 +147,7 @@ def test_what_peft_writes_passes(
             "rank": 4,
             "alpha": 8,
             "modules": 8 if base == "gpt2" else 14,
+            "targets": GPT2 if base == "gpt2" else LLAMA,
             "parameters": trainable,
             "dtype": "F32",
         }
