@@ -293,3 +293,10 @@ def test_a_renamed_version_is_checked_too(receiver: Registry, remote: Any, quick
     with pytest.raises(AdzError, match="its bytes are not those"):
         list(pull(receiver, remote, ["sql"], Silent(), rename="mine", bounds=quick))
     assert receiver.names() == []
+
+
+def test_a_manifest_that_is_too_large(receiver: Registry, remote: Any, quick: Bounds) -> None:
+    change_manifest(remote, recipe={"x": "y" * (1 << 20)})
+    error = refused(receiver, remote, quick)
+    assert "is larger than 1 MiB" in error.message
+    assert error.exit_code == EXIT_VERIFICATION
