@@ -20,12 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from machine import file_system, machine  # noqa: E402
-from registry_speed import commits, lookups, peers  # noqa: E402
+from registry_speed import adopting, commits, exchange, lookups, peers  # noqa: E402
 from registry_speed.fill import fill  # noqa: E402
 from registry_speed.timing import median, p99  # noqa: E402
 
 WRITERS = (1, 4, 16)
 LOOKUPS = 300
+EXCHANGES = 5
 # Milliseconds that a call may take at the median.
 ASKED = {"page": 2.0, "filter": 1.0, "resolve": 0.5}
 
@@ -37,6 +38,8 @@ def main() -> None:
         "commits": print_commits,
         "writers": print_writers,
         "peers": print_peers,
+        "exchange": print_exchange,
+        "adopt": print_adopt,
     }
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="All of them by default.")
@@ -44,6 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="Commits beside copies.")
     parser.add_argument("--commits", type=int, default=96, help="Of all writers together.")
     parser.add_argument("--adapters", type=int, default=40, help="That the peers store.")
+    parser.add_argument("--adopted", type=int, default=500, help="That adz adopt takes over.")
     parser.add_argument("--peer-venv", type=Path, help="Where MLflow is, or is installed.")
     parser.add_argument("--folder", type=Path, help="Where to write (default: the system's).")
     given = parser.parse_args()
@@ -112,6 +116,25 @@ def print_peers(directory: Path, given: argparse.Namespace) -> None:
     ))  # fmt: skip
     print(f"  MLflow {versions['MLflow']}, huggingface_hub {versions['HF cache']}")
     print("  synced: with fsync of the files that it wrote, which it does not do by itself\n")
+
+
+def print_exchange(directory: Path, given: argparse.Namespace) -> None:
+    """Push and pull through a docker-registry on loopback, beside skopeo's copy."""
+    if not exchange.available():
+        print("Push and pull are not measured: docker-registry and skopeo are not installed\n")
+        return
+    found = exchange.measure(directory, EXCHANGES)
+    print(f"65 MiB to and from docker-registry on loopback, MiB a second, median of {EXCHANGES}")
+    print(f"  adz push {found['push']:6.0f}   skopeo copy, in  {found['skopeo in']:6.0f}")
+    print(f"  adz pull {found['pull']:6.0f}   skopeo copy, out {found['skopeo out']:6.0f}\n")
+
+
+def print_adopt(directory: Path, given: argparse.Namespace) -> None:
+    """A folder of adapters taken over."""
+    found = adopting.measure(directory, given.adopted)
+    print(f"adz adopt of {given.adopted} adapters of 1.2 MiB, wall seconds, start included")
+    print(f"  survey {found['survey']:.1f}   survey and import {found['import']:.1f}")
+    print(f"  ({found['adopted']} imported)\n")
 
 
 if __name__ == "__main__":
