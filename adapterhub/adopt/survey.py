@@ -26,7 +26,7 @@ from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.bases.modules import BaseModules
 from adapterhub.errors import AdzError
 from adapterhub.imports.source import method_name, read_adapter_config
-from adapterhub.manifest import BaseLink, Manifest
+from adapterhub.manifest import BaseLink, BaseRecord, Manifest
 from adapterhub.protocols import Progress, Registry
 
 
@@ -40,13 +40,14 @@ def survey(
     """
     started = time.monotonic()
     known = registry.bases()
+    records = {record.name: record for record in known}
     if base is not None:
         registry.base(base)
     with progress.task("looking through the folders", None):
         places = find(roots)
     names = Names([*registry.names(), *(record.name for record in known)])
     paths = {Path(record.path).resolve() for record in known}
-    candidates = _known_candidates(registry, places.problems)
+    candidates = _known_candidates(known, places.problems)
     bases: list[FoundBase] = []
     for directory in places.bases:
         if directory not in paths:
@@ -56,19 +57,19 @@ def survey(
         for one in found:
             _look(one, candidates, base)
             if one.level != "error":
-                _rehearse(registry, one)
+                _rehearse(registry, one, records)
             task.advance(1, one.directory.name)
     _relate(registry, found, names)
     seconds = time.monotonic() - started
     return Survey(found, bases, places.problems, places.folders, seconds)
 
 
-def _rehearse(registry: Registry, one: Found) -> None:
+def _rehearse(registry: Registry, one: Found, known: Mapping[str, BaseRecord]) -> None:
     """Note what the registry would refuse beside the faults that were looked for."""
-    known = {record.name: record for record in registry.bases()}.get(one.base.name or "")
+    record = known.get(one.base.name or "")
     link = BaseLink(status="unknown")
-    if known is not None:
-        link = BaseLink(status="asserted", name=known.name, digests=known.digests)
+    if record is not None:
+        link = BaseLink(status="asserted", name=record.name, digests=record.digests)
     manifest = Manifest(name="adopted", method=one.method or "", made_by="import", base=link)
     try:
         registry.rehearse(manifest, one.directory)
@@ -85,9 +86,9 @@ def _relate(registry: Registry, found: Sequence[Found], names: Names) -> None:
         one.name = names.give(one.directory)
 
 
-def _known_candidates(registry: Registry, problems: list[str]) -> list[Candidate]:
+def _known_candidates(known: Sequence[BaseRecord], problems: list[str]) -> list[Candidate]:
     candidates = []
-    for record in registry.bases():
+    for record in known:
         try:
             modules = BaseModules.read(record)
         except (AdzError, OSError) as error:
