@@ -53,10 +53,11 @@ class Blobs:
         return digest
 
     def read(self, digest: str) -> bytes | None:
-        """A small blob's bytes, or None when it is missing or damaged."""
+        """A small blob's bytes, or None when it is missing or damaged. A disk that fails says
+        neither: its OSError is the caller's."""
         try:
             data = self.path(digest).read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return None
         return data if sha256_of(data) == digest else None
 

@@ -16,11 +16,11 @@ from adapterhub_registry.store import LocalRegistry
 NAMES = ("sql", "team/french", "other")
 BASES = ("llama", "qwen")
 ALIASES = ("prod", "beta")
-GRACE_SECONDS = 0.0
 # Each kind of change once, in an order in which each has something to do.
 EVERYTHING = (
-    "base", "commit", "commit", "tag", "commit", "attest", "view", "heal", "remove", "gc",
-    "restore", "rollback", "rebuild", "untag", "commit", "remove name", "remove base",
+    "base", "commit", "commit", "tag", "commit", "attest", "view", "heal", "remove",
+    "restore", "remove", "gc", "rollback", "rebuild", "untag", "commit", "remove name",
+    "remove base",
 )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ class Workload:
             "remove": (2, lambda: registry.remove(self._version())),
             "remove name": (1, lambda: registry.remove(pick(NAMES))),
             "restore": (2, self._restore),
-            "gc": (2, lambda: registry.collect(grace_seconds=GRACE_SECONDS, retention_seconds=0)),
+            "gc": (2, lambda: registry.collect(grace_seconds=0, retention_seconds=0)),
             "attest": (1, self._attest),
             "base": (1, lambda: registry.add_base(base(pick(BASES)))),
             "remove base": (1, lambda: registry.remove_base(pick(BASES))),
