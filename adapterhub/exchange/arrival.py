@@ -45,15 +45,23 @@ class Arrival:
             twin = first.setdefault(file.record.sha256, file)
             if twin is not file:
                 self._twins.append((self.target(twin), target))
-        for digest, file in sorted(first.items()):
+        for _, file in sorted(first.items()):
             if registry.copy_blob(file.record, self.target(file)):
                 continue
             if file.record.size < _KEEP_FROM:
                 stream: BinaryIO = self.held.enter_context(self.target(file).open("w+b"))
+                self.missing.append((file, stream))
             else:
-                stream = self.held.enter_context(partial_file(digest, waiting))
-                self._kept.append(file)
-            self.missing.append((file, stream))
+                self._take_up(registry, file, waiting)
+
+    def _take_up(self, registry: Registry, file: RemoteFile, waiting: Callable[[], None]) -> None:
+        stream = self.held.enter_context(partial_file(file.record.sha256, waiting))
+        # Who held it until now may have stored the file meanwhile.
+        if registry.copy_blob(file.record, self.target(file)):
+            partial_path(file.record.sha256).unlink()
+            return
+        self._kept.append(file)
+        self.missing.append((file, stream))
 
     def target(self, file: RemoteFile) -> Path:
         """Where the file's bytes end up."""
@@ -61,8 +69,19 @@ class Arrival:
         return self.folder / inside
 
     def finish(self) -> None:
-        """Move in what was read whole."""
+        """Give what was read whole its place. The kept files stay until `forget`, so that who
+        waits for one finds it stored, and a refusal later does not cost the download."""
         for file in self._kept:
-            shutil.move(partial_path(file.record.sha256), self.target(file))
+            source, target = partial_path(file.record.sha256), self.target(file)
+            try:
+                target.hardlink_to(source)
+            except OSError:
+                # Not every file system has links.
+                shutil.copyfile(source, target)
         for source, target in self._twins:
             shutil.copyfile(source, target)
+
+    def forget(self) -> None:
+        """Delete the kept files: the registry has them."""
+        for file in self._kept:
+            partial_path(file.record.sha256).unlink(missing_ok=True)

@@ -118,6 +118,7 @@ class _Pull:
             verified = demand.verify(found, payload)
             artifacts = folder / "artifacts" if found.manifest.artifacts else None
             version = self._store(found, payload, artifacts)
+            arrival.forget()
         if self.rename is None:
             record(self.registry, version, verified)
         return replace(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +327,35 @@ def test_a_running_push_keeps_its_versions(
     assert {lease.version for lease in sender.leases()} == {"sql@1", "sql@2"}
     list(pushing)
     assert sender.leases() == []
+
+
+def test_two_pulls_of_one_file_read_it_once(
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
+) -> None:
+    commit_small(sender, "a", width=200_000)
+    commit_small(sender, "b", width=200_000)
+    list(push(sender, remote, ["a", "b"], QUIET))
+    receiver = open_home("receiver")
+    begun = threading.Event()
+    notes: list[str] = []
+
+    def slow(file: RemoteFile, offset: int, data: bytes) -> Iterator[bytes]:
+        if file.name == "adapter_model.safetensors":
+            begun.set()
+            time.sleep(0.3)
+        yield data
+
+    class Noting(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    remote.answer = slow
+    first = threading.Thread(target=lambda: list(pull(receiver, remote, ["a"], QUIET)))
+    first.start()
+    assert begun.wait(20)
+    remote.reads.clear()
+    list(pull(receiver, remote, ["b"], Noting()))
+    first.join()
+    assert receiver.names() == ["a", "b"]
+    assert notes == ["waiting for another process that pulls the same file"]
+    assert ("adapter_model.safetensors", 0) not in remote.reads

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from adapterhub.errors import AdzError
 from adapterhub.exchange.pull import pull
@@ -18,6 +25,7 @@ from adapterhub.merge.silent import Silent
 from adapterhub.protocols import Registry
 from adapterhub_remotes.oci.address import follow, parse_address
 from adapterhub_remotes.oci.credentials import find_credentials
+from adapterhub_remotes.oci.remote import OciRemote
 from adapterhub_remotes.oci.tokens import parse_challenge
 
 QUIET = Silent()
@@ -323,3 +331,81 @@ def test_half_of_the_credentials_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ADZ_OCI_USERNAME", "ada")
     with pytest.raises(AdzError, match="go together"):
         find_credentials("host")
+
+
+def test_a_busy_registry_is_waited_for_as_long_as_it_asks(
+    sender: Registry, commit_small: Any, relay: Any, make_reply: Any, place: str
+) -> None:
+    commit_small(sender)
+    answers = iter([(429, {"Retry-After": "7"}), (503, {"Retry-After": "2"}), (502, {})])
+    waited: list[float] = []
+
+    def instead(asked: Any) -> Any:
+        status, headers = next(answers, (0, {}))
+        return make_reply(status, {"Content-Length": "0", **headers}) if status else None
+
+    relay.instead = instead
+    url = f"oci://127.0.0.1:{relay.port}/{place}"
+    (result,) = push(sender, OciRemote(url, pause=waited.append), ["sql"], QUIET)
+    assert result.action == "pushed"
+    assert waited[:2] == [7, 2]
+    assert len(waited) == 3
+    assert 2 <= waited[2] <= 3
+
+
+def test_a_certificate_that_nobody_signed_is_refused(
+    sender: Registry,
+    open_home: Callable[[str], Registry],
+    commit_small: Any,
+    relay: Any,
+    start_relay: Any,
+    registry_port: int,
+    open_remote: Any,
+    make_reply: Any,
+    tmp_path: Path,
+) -> None:
+    storage = start_relay(registry_port)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path / "cert.pem"))
+    storage.server.socket = context.wrap_socket(storage.server.socket, server_side=True)
+    commit_small(sender)
+    list(push(sender, open_remote(relay.port), ["sql"], QUIET))
+
+    def instead(asked: Any) -> Any:
+        if "/blobs/" in asked.path:
+            where = f"https://127.0.0.1:{storage.port}{asked.path}"
+            return small(make_reply, 307, {}, Location=where)
+        return None
+
+    relay.instead = instead
+    receiver = open_home("receiver")
+    with pytest.raises(AdzError, match="CERTIFICATE_VERIFY_FAILED"):
+        list(pull(receiver, open_remote(relay.port), ["sql@1"], QUIET))
+    assert storage.asked == []
+    assert receiver.names() == []
+
+
+def self_signed(file: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    return file
