@@ -77,8 +77,6 @@ class _Transfer:
         self._target.seek(0)
         while chunk := self._target.read(_CHUNK):
             self._count(chunk)
-        if self._offset > self._file.record.size:
-            self.restart()
 
     def restart(self) -> None:
         """Begin with the first byte."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import time
@@ -50,6 +51,25 @@ def test_a_second_process_waits_and_gets_a_file_of_its_own(home: Path) -> None:
     assert len(told) == 1
     process.join(10)
     assert process.exitcode == 0
+
+
+def test_a_file_that_is_taken_away_before_it_is_locked(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    locked: list[int] = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        locked.append(descriptor)
+        if len(locked) == 1:
+            # The other process ends right now.
+            partial_path(DIGEST).unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with partial_file(DIGEST, lambda: None) as file:
+        assert os.path.samestat(os.fstat(file.fileno()), partial_path(DIGEST).stat())
+    assert len(locked) == 2
 
 
 def test_a_killed_process_holds_nothing(home: Path) -> None:
