@@ -31,7 +31,8 @@ _REDIRECTING = {301, 302, 303, 307, 308}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. scope: the right that it needs, such as `repository:zoo/sql:pull,push`.
+    """One request. scope: the rights that it needs, such as `repository:zoo/sql:pull,push`, with
+    a space between two.
 
     content: gives the body, anew for each time that it is sent.
     """

@@ -76,8 +76,8 @@ class Authorizer:
 
     def _token(self, challenge: Challenge, scope: str) -> str:
         realm = follow(self._origin, self._origin, challenge.parameters.get("realm", ""))
-        wanted = dict.fromkeys([scope, *challenge.parameters.get("scope", "").split()])
-        query = [("scope", value) for value in wanted if value]
+        wanted = dict.fromkeys([*scope.split(), *challenge.parameters.get("scope", "").split()])
+        query = [("scope", value) for value in wanted]
         if service := challenge.parameters.get("service"):
             query.insert(0, ("service", service))
         parts = urlsplit(realm)

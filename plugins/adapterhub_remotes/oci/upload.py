@@ -70,10 +70,11 @@ class Upload:
     def _begin(self, other: str | None = None) -> bool:
         """Open an upload; True where the registry took the blob from `other` instead."""
         self._offset = 0
-        url = self._session.url(f"/v2/{self._repository}/blobs/uploads/")
+        url, scope = self._session.url(f"/v2/{self._repository}/blobs/uploads/"), self._scope
         if other is not None:
             url += f"?mount={quote(self._record.sha256, safe='')}&from={quote(other, safe='')}"
-        answer = self._session.request(Call("POST", url, self._scope), {201, 202})
+            scope += f" repository:{other}:pull"
+        answer = self._session.request(Call("POST", url, scope), {201, 202})
         if answer.status == 201:
             return True
         self._move(answer)

@@ -81,16 +81,24 @@ def test_bearer_tokens_by_scope(
 
     service.instead, relay.instead = give, demand
     version = commit_small(sender, width=100_000)
-    list(push(sender, open_remote(relay.port), ["sql"], QUIET))
+    remote = open_remote(relay.port)
+    list(push(sender, remote, ["sql"], QUIET))
     assert set().union(*given.values()) == {
         f"repository:{place}/sql:pull", f"repository:{place}/sql:pull,push",
     }  # fmt: skip
     # One token a right, whatever number of requests.
     assert len(given) == 2
+    # To take a blob from another repository needs a right to both.
+    commit_small(sender, "copy", width=100_000)
+    list(push(sender, remote, ["copy"], QUIET))
+    both = {f"repository:{place}/copy:pull,push", f"repository:{place}/sql:pull"}
+    assert both in given.values()
+    assert len([asked for asked in relay.asked if asked.method == "PATCH"]) == 1
+    given.clear()
     receiver = open_home("receiver")
     (result,) = pull(receiver, open_remote(relay.port), ["sql@1"], QUIET)
     assert result.digest == version.digest
-    assert len(given) == 3
+    assert len(given) == 1
     sent = {asked.headers.get("authorization", "") for asked in relay.asked}
     assert not any(header.startswith("Basic") for header in sent)
     # A token that is no longer good is replaced.
