@@ -27,7 +27,9 @@ def main(source: str, target: str) -> int:
     with Path(source).open("rb") as reader, Path(target).open("xb") as writer:
         confine(memory=4 * size + _SPARE, seconds=60 + size // 2**24, written=2 * size + 2**24)
         try:
-            writer.write(save(_tensors(torch.load(reader, map_location="cpu", weights_only=True))))
+            writer.write(
+                save(plain_tensors(torch.load(reader, map_location="cpu", weights_only=True)))
+            )
         # Whatever it is, it came of the file.
         except BaseException as error:
             text = " ".join(str(error).split()) or type(error).__name__
@@ -36,7 +38,8 @@ def main(source: str, target: str) -> int:
     return 0
 
 
-def _tensors(value: Any) -> dict[str, Any]:
+def plain_tensors(value: Any) -> dict[str, Any]:
+    """The tensors by name, each with a storage of its own; TypeError for anything else."""
     import torch
 
     if not isinstance(value, dict):
