@@ -117,7 +117,7 @@ def _parse(line: bytes) -> tuple[Event | None, int]:
         checked = {k: v for k, v in value.items() if k != "sha256"} if left else value["event"]
         # Bytes that mean the same but are not what was written were damaged, too.
         intact = value["sha256"] == sha256_of(canonical_json(checked))
-        intact = intact and canonical_json(value) == line.strip()
+        intact = intact and canonical_json(value) == line.rstrip(b"\n")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, 0
     return (event, left) if intact else (None, 0)

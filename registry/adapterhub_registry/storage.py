@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from adapterhub.errors import AdzError
@@ -39,17 +39,22 @@ class Storage:
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A fresh directory on the same file system for the length of the block."""
-        directory = self.ingest / uuid.uuid4().hex
-        disk.make_directory(directory)
-        with disk.lease(directory) as held:
-            if not held:
-                raise AdzError(f"{directory} was deleted by 'adz gc'", "try again")
+        with ExitStack() as held:
+            directory = self._leased_folder(held)
             try:
                 yield directory
             finally:
                 # What cannot be deleted now, `collect` deletes; a finished commit stays finished.
                 with suppress(OSError):
                     disk.remove(directory)
+
+    def _leased_folder(self, held: ExitStack) -> Path:
+        while True:
+            directory = self.ingest / uuid.uuid4().hex
+            disk.make_directory(directory)
+            if held.enter_context(disk.lease(directory)):
+                return directory
+            # A `collect` without grace took it for abandoned before it was leased.
 
 
 def _refuse_network(home: Path) -> None:

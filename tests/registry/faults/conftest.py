@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,11 @@ def payloads(tmp_path: Path, make_payload: Callable[..., Path]) -> Path:
     for seed in range(4):
         make_payload(seed).rename(folder / str(seed))
     return folder
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder in memory where that is possible: thousands of registries are written."""
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)

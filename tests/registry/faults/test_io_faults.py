@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,6 @@ def template(tmp_path: Path, payloads: Path) -> Path:
         registry.tag(registry.commit(manifest(name), payload).reference, "prod")
         registry.tag(first.reference, "prod")
     return home
-
-
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """In memory where that is possible: thousands of homes are copied."""
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
 
 
 @pytest.mark.parametrize("fault", ["ENOSPC", "ENOSPC+", "EIO", "EIO+", "EINTR", "SHORT"])

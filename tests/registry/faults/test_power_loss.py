@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,20 +110,12 @@ def sync_sites() -> list[tuple[str, int]]:
     return found
 
 
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """In memory where that is possible: thousands of states are written."""
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder, "state")
-
-
 def test_nothing_acknowledged_is_lost(record: Recorder, scratch: Path) -> None:
     jobs: list[dict[str, Any]] = [{"seed": 0, "kinds": EVERYTHING}]
     jobs += [{"seed": seed, "steps": STEPS} for seed in range(1, SCRIPTS)]
     states = 0
     for seed, (operations, folder) in enumerate(record(jobs)):
-        for text in problems(operations, folder, scratch, seed):
+        for text in problems(operations, folder, scratch / "state", seed):
             states += 1
             assert not text, f"script {seed}, state {states}: {text}"
     print(f"{states} states of {SCRIPTS} scripts of {STEPS} operations")
@@ -136,7 +127,7 @@ def test_every_fsync_is_needed(record: Recorder, scratch: Path) -> None:
     jobs = [{"seed": 0, "kinds": EVERYTHING, "without": site} for site in sites]
     unneeded = []
     for site, (operations, folder) in zip(sites, record(jobs), strict=True):
-        if not any(problems(operations, folder, scratch, 0)):
+        if not any(problems(operations, folder, scratch / "state", 0)):
             unneeded.append(site)
     assert not unneeded, "nothing is lost without these"
     assert len(sites) > 5
