@@ -24,6 +24,7 @@ from adapterhub_registry.journal import Event, Journal
 SCHEMA_VERSION = 2
 
 # The disk's or the user's rights' fault, and not the file's.
+_NO_ROOM = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 _UNUSABLE = (
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
@@ -99,13 +100,13 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for queries; SQLite's errors become one clear line."""
-        with _clear_errors(self.path):
+        with _clear_errors(self.path), self._using():
             yield self._connection()
 
     @contextmanager
     def changing(self) -> Iterator[Change]:
         """A write transaction: all of its events happen, or none."""
-        with _clear_errors(self.path):
+        with _clear_errors(self.path), self._using():
             connection = self._begin()
             try:
                 change = Change(connection)
@@ -155,11 +156,37 @@ class Database:
         connection: sqlite3.Connection = self._local.connection
         return connection
 
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """A connection that keeps others out is closed as soon as nobody here uses it."""
+        self._local.users = getattr(self._local, "users", 0) + 1
+        try:
+            yield
+        finally:
+            self._local.users -= 1
+            if self._local.users == 0 and getattr(self._local, "alone", False):
+                self._local.connection.close()
+                self._local.key, self._local.alone = None, False
+
     def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _NO_ROOM:
+                raise
+        # SQLite shares its index of the log in a file. On a full disk there is no room for one,
+        # and it does without when nobody else may use the database.
+        connection = self._connect("PRAGMA locking_mode = EXCLUSIVE")
+        self._local.alone = True
+        return connection
+
+    def _connect(self, *pragmas: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
         )
         try:
+            for pragma in pragmas:
+                connection.execute(pragma)
             # SQLite does not wait for its lock while a database becomes one with a log.
             with disk.lock(self.path.parent):
                 self._prepare(connection)

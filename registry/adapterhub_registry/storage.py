@@ -13,6 +13,7 @@ from adapterhub.file_systems import network_file_system
 from adapterhub_registry import disk
 from adapterhub_registry.blobs import Blobs
 from adapterhub_registry.database import Database
+from adapterhub_registry.reserve import Reserve
 from adapterhub_registry.views import Views
 
 ALLOW_NETWORK = "ADZ_ALLOW_NETWORK"
@@ -34,6 +35,8 @@ class Storage:
         self.views = Views(self.root / "views", self.blobs, self.staging)
         for directory in (self.blobs.directory, self.views.directory, self.ingest, self.trash):
             disk.make_lasting_directory(directory)
+        self.reserve = Reserve(self.root)
+        self.reserve.keep()
         self.database = Database(self.root, self.blobs.read, busy_seconds)
 
     @contextmanager

@@ -195,7 +195,7 @@ class LocalRegistry(Storage):
 
     def remove(self, reference: str) -> list[Version]:
         """Remove one version or all of a name; see `protocols.Registry`."""
-        with self.database.changing() as change:
+        with self.reserve.spent(), self.database.changing() as change:
             return [self._version(row) for row in trash.remove(change, reference)]
 
     def restore(self, reference: str) -> list[Version]:
@@ -218,7 +218,7 @@ class LocalRegistry(Storage):
 
     def untag(self, name: str, alias: str) -> None:
         """Remove an alias; its history stays."""
-        with self.database.changing() as change:
+        with self.reserve.spent(), self.database.changing() as change:
             aliases.untag(change, name, alias)
 
     def log(self, name: str) -> list[LogEntry]:
@@ -278,12 +278,13 @@ class LocalRegistry(Storage):
         retention_seconds: float = 604800,
     ) -> CollectReport:
         """Delete what no version needs any more; see `protocols.Registry`."""
-        return collect(
-            self,
-            dry_run=dry_run,
-            grace_seconds=grace_seconds,
-            retention_seconds=retention_seconds,
-        )
+        with self.reserve.spent():
+            return collect(
+                self,
+                dry_run=dry_run,
+                grace_seconds=grace_seconds,
+                retention_seconds=retention_seconds,
+            )
 
     def diagnose(self) -> Iterator[Problem]:
         """What is wrong at a glance; see `protocols.Registry`."""
