@@ -35,7 +35,7 @@ def test_what_was_written_is_there_the_next_time(home: Path) -> None:
 
 def test_a_second_process_waits_and_gets_a_file_of_its_own(home: Path) -> None:
     ours, theirs = FORK.Pipe()
-    process = FORK.Process(target=hold, args=(theirs,))
+    process = FORK.Process(target=hold, args=(theirs,), daemon=True)
     process.start()
     assert ours.recv() == "held"
     told: list[float] = []
@@ -74,7 +74,7 @@ def test_a_file_that_is_taken_away_before_it_is_locked(
 
 def test_a_killed_process_holds_nothing(home: Path) -> None:
     ours, theirs = FORK.Pipe()
-    process = FORK.Process(target=hold, args=(theirs,))
+    process = FORK.Process(target=hold, args=(theirs,), daemon=True)
     process.start()
     assert ours.recv() == "held"
     process.kill()

@@ -56,7 +56,8 @@ class Session:
     """Speaks HTTP with one registry. Its methods may be called from several threads.
 
     timeout_seconds: how long a connection, or a single read or write, may hang; a small answer
-    may take twice as long in all. pause: waits for so many seconds between tries.
+    may take twice as long in all, and storing what was sent ten times as long. pause: waits for
+    so many seconds between tries.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Session:
     ) -> None:
         self.origin = address.origin
         self._pause = pause
+        self._timeout = httpx2.Timeout(timeout_seconds)
+        self._storing = httpx2.Timeout(timeout_seconds, read=10 * timeout_seconds)
         self._answer_seconds = 2 * timeout_seconds
         self._own = origin_of(address.origin)
         self._authorizer = Authorizer(address.origin, credentials, self._fetch_token)
@@ -75,7 +78,7 @@ class Session:
             # A proxy is for what lies outside. A cookie would follow a redirect to another port.
             trust_env=not address.is_loopback,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            timeout=httpx2.Timeout(timeout_seconds),
+            timeout=self._timeout,
             headers={"User-Agent": f"adapterhub/{__version__}", "Accept-Encoding": "identity"},
         )
 
@@ -195,8 +198,11 @@ class Session:
         if authorization:
             headers["Authorization"] = authorization
         content = call.content() if call.content else None
+        timeout = self._storing if call.content else self._timeout
         try:
-            request = self._client.build_request(call.method, url, headers=headers, content=content)
+            request = self._client.build_request(
+                call.method, url, headers=headers, content=content, timeout=timeout
+            )
         except (httpx2.InvalidURL, UnicodeError) as error:
             raise AdzError(f"{self.origin} redirects to what is no URL: {url[:100]!r}") from error
         return self._client.send(request, stream=True, follow_redirects=False)

@@ -521,3 +521,23 @@ def test_a_push_that_fails_publishes_nothing(
     assert open_remote(relay.port).find("sql", "1") is None
     (result,) = push(sender, open_remote(relay.port), ["sql"], QUIET)
     assert result.action == "pushed"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "requests"),
+    [
+        (500, {}, 5),
+        (429, {"Retry-After": "0"}, 5),
+        (307, {"Location": "/v2/again"}, 7),
+        (400, {}, 1),
+    ],
+)
+def test_how_often_a_server_is_asked(
+    start_relay: Any, make_reply: Any, status: int, headers: dict[str, str], requests: int
+) -> None:
+    relay = start_relay(None)
+    relay.instead = lambda asked: make_reply(status, {"Content-Length": "0", **headers})
+    remote = OciRemote(f"oci://127.0.0.1:{relay.port}/zoo", pause=lambda seconds: None)
+    with pytest.raises(AdzError):
+        remote.find("sql", "1")
+    assert len(relay.asked) == requests

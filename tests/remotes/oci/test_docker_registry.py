@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -316,3 +317,43 @@ def test_a_registry_with_passwords(
     with pytest.raises(AdzError, match="refuses") as caught:
         OciRemote(url).find("sql", "1")
     assert "wrong" not in str(caught.value)
+
+
+def test_a_registry_may_take_its_time_to_store(
+    sender: Registry, commit_small: Any, relay: Any, open_remote: Any
+) -> None:
+    def change(asked: Any, reply: Any) -> Any:
+        if asked.method == "PUT":
+            time.sleep(0.6)
+        return reply
+
+    relay.change = change
+    commit_small(sender, width=100_000)
+    (result,) = push(sender, open_remote(relay.port, 0.3), ["sql"], QUIET)
+    assert result.action == "pushed"
+    assert len([asked for asked in relay.asked if asked.method == "PATCH"]) == 1
+
+
+@pytest.mark.parametrize("status", [403, 405])
+def test_where_a_blob_cannot_be_asked_for_it_is_sent(
+    sender: Registry,
+    commit_small: Any,
+    relay: Any,
+    start_relay: Any,
+    open_remote: Any,
+    make_reply: Any,
+    status: int,
+) -> None:
+    storage = start_relay(None)
+    storage.instead = lambda asked: make_reply(status, {"Content-Length": "0"})
+
+    def instead(asked: Any) -> Any:
+        if asked.method == "HEAD":
+            where = f"http://127.0.0.1:{storage.port}{asked.path}"
+            return make_reply(307, {"Content-Length": "0", "Location": where})
+        return None
+
+    relay.instead = instead
+    commit_small(sender)
+    (result,) = push(sender, open_remote(relay.port), ["sql"], QUIET)
+    assert (result.action, result.sent) == ("pushed", result.size)
