@@ -480,6 +480,10 @@ def store_something_else(asked: Any, make_reply: Any) -> Any:
     return make_reply(201, headers) if asked.method == "PUT" else None
 
 
+def publish_something_else(asked: Any, make_reply: Any) -> Any:
+    return store_something_else(asked, make_reply) if "/manifests/" in asked.path else None
+
+
 def forget_what_was_published(asked: Any, make_reply: Any) -> Any:
     if "/manifests/" in asked.path and asked.method == "PUT":
         return make_reply(201, {"Content-Length": "0"})
@@ -496,6 +500,7 @@ PUSHES = [
     (refuse_uploads, "answers 500, at 5 tries"),
     (upload_elsewhere, "redirects to http://198.51.100.7"),
     (store_something_else, "instead of sha256:"),
+    (publish_something_else, "is sha256:0000.* there, but sha256:"),
     (forget_what_was_published, "another version after the push"),
     (out_of_space, r"answers 413 \(DENIED quota \[31m exceeded\)"),
 ]

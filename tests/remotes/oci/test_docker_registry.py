@@ -149,6 +149,25 @@ def test_names_and_tags_come_in_pages(
     assert OciRemote(f"{url}/team").names() == ["a", "b"]
 
 
+def test_signatures_of_other_tools_are_no_versions(
+    sender: Registry, commit_small: Any, url: str, registry_port: int, place: str
+) -> None:
+    version = commit_small(sender)
+    list(push(sender, OciRemote(url), ["sql"], QUIET))
+    body = get(registry_port, f"{place}/sql/manifests/1")
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    for end in ("", ".sig", ".att"):
+        tag = version.digest.replace(":", "-") + end
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{registry_port}/v2/{place}/sql/manifests/{tag}",
+            data=body,
+            headers={"Content-Type": kind},
+            method="PUT",
+        )
+        urllib.request.urlopen(request, timeout=20).close()
+    assert OciRemote(url).tags("sql") == ["1"]
+
+
 def test_a_blob_is_taken_from_another_repository(
     sender: Registry, commit_small: Any, relay: Any, open_remote: Any
 ) -> None:
