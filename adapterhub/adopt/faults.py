@@ -50,13 +50,15 @@ def check_tensors(
     if not tensors:
         found.add("no-tensors", "error", "it holds no tensor")
         return
-    strange = [f"{name} is {t.dtype}" for name, t in tensors.items() if t.dtype not in _FLOATS]
-    if strange:
-        found.add("not-float", "error", _several(strange, "tensors are no floats"))
     if values.broken:
         text = _several(sorted(values.broken), "tensors hold NaN or Inf: its training diverged")
         found.add("not-finite", "error", text)
     pairs = _pairs(keys)
+    factors = [name for names in pairs.values() for name in names.values()]
+    # Some methods keep indices beside their floats.
+    strange = [f"{n} is {tensors[n].dtype}" for n in factors if tensors[n].dtype not in _FLOATS]
+    if strange:
+        found.add("not-float", "error", _several(strange, "factors are no floats"))
     _check_ranks(found, tensors, pairs)
     _check_effect(found, pairs, values, len(tensors))
 
@@ -99,8 +101,8 @@ def _check_ranks(found: Found, tensors: Mapping[str, TensorInfo], pairs: Pairs) 
     ]
     if halves:
         found.add("missing-half", "error", _several(halves, "factors stand alone"))
-    # One pair of factors serves all experts of a layer there.
-    if config.get("target_parameters"):
+    # There one pair of factors serves all experts of a layer, or one is stored as its blocks.
+    if config.get("target_parameters") or config.get("use_bdlora"):
         return
     allowed = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
     wrong, high = [], []

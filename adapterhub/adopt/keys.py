@@ -14,6 +14,9 @@ _NAMED = re.compile(
     r"\.(?!weight\b|bias\b)(?P<adapter>[^.]+)(?P<rest>\.weight|\.bias|)"
 )
 
+# Other methods have parameters of their own there, such as lora_A.Xd.
+_LOW_RANK = ("LORA", "ADALORA")
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -25,9 +28,12 @@ class Names:
     problem: str | None
 
 
-def take_apart(names: Iterable[str]) -> Names:
+def take_apart(names: Iterable[str], kind: object = "LORA") -> Names:
     """Every name's module and parameter. PEFT and vLLM look a wrong name up in vain, and most
-    of them without a word."""
+    of them without a word.
+
+    kind: peft_type of the configuration.
+    """
     keys: dict[str, AdapterKey] = {}
     problems: dict[str, int] = {}
     count = 0
@@ -35,7 +41,7 @@ def take_apart(names: Iterable[str]) -> Names:
         count += 1
         if _is_shared(name):
             continue
-        meant, problem = _meant(name)
+        meant, problem = _meant(name, may_be_named=kind in _LOW_RANK)
         if problem:
             problems[problem] = problems.get(problem, 0) + 1
         key = split_key(meant)
@@ -70,7 +76,7 @@ def _is_shared(name: str) -> bool:
     return key is not None and key.added and not key.module
 
 
-def _meant(name: str) -> tuple[str, str | None]:
+def _meant(name: str, *, may_be_named: bool) -> tuple[str, str | None]:
     """The name that PEFT would have written, and what is wrong with this one."""
     problem = None
     parts = name.split(".")
@@ -87,7 +93,7 @@ def _meant(name: str) -> tuple[str, str | None]:
     while text.startswith(PREFIX * 2):
         problem = problem or f"are below {PREFIX * 2}"[:-1]
         text = text.removeprefix(PREFIX)
-    named = _NAMED.search(text)
+    named = _NAMED.search(text) if may_be_named else None
     if named:
         problem = problem or f"carry the adapter's name ({named['adapter']}) in theirs"
         text = text[: named.start()] + named["parameter"] + named["rest"]

@@ -202,7 +202,7 @@ def _judge_modules(
     candidates: Sequence[Candidate],
 ) -> Misfit | None:
     """Take the tensors' names apart, infer the base and note what is wrong with the tensors."""
-    names = take_apart(tensors)
+    names = take_apart(tensors, one.config.get("peft_type"))
     keys, problem = names.keys, names.problem
     one.base, misfit = guess(one.config, tensors, keys, candidates)
     once = without_doubled_model(keys)
