@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "gc": "Free the space of removed versions.",
     "fsck": "Verify every file, manifest and alias.",
     "serve": "Serve a base and its adapters over the OpenAI API.",
+    "keys": "Make, list and remove the keys of servers.",
     "chat": "Talk to a base or an adapter on a running server.",
     "run": "Ask a base or an adapter one prompt.",
     "plugins": "Show what came from which plugin.",

@@ -28,7 +28,7 @@ from adapterhub.protocols.registry import (
     Repaired,
 )
 from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion, TransferInterrupted
-from adapterhub.protocols.serve import Engine, ServeSettings
+from adapterhub.protocols.serve import Engine, Limits, ServeSettings
 from adapterhub.protocols.train import Fold, FoldingMethod, Method, Objective, Quantizer
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "Format",
     "InputMoments",
     "Lease",
+    "Limits",
     "Listing",
     "LogEntry",
     "MergeRule",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -11,9 +12,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes; None is no limit, or for `at_once` the engine's own number.
+
+    A prompt or choice more in a request counts as one more in `at_once`; `waiting` and
+    `requests_per_minute` are for each adapter, and so is `adapter_at_once`.
+    """
+
+    body_bytes: int = 8 * 2**20
+    body_seconds: float = 30.0
+    max_tokens: int | None = None
+    at_once: int | None = None
+    adapter_at_once: int | None = None
+    waiting: int = 256
+    requests_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """What `adz serve` was asked for. `extra` goes to the engine's own command line.
 
+    `keys` says whether a client needs a key: always, never, or (None) as soon as there is one.
     The engine calls `ready` once, with the URL of its API, when it answers requests.
     """
 
@@ -21,6 +40,10 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None
+    keys: bool | None = None
+    ssl_keyfile: Path | None = None
+    ssl_certfile: Path | None = None
+    limits: Limits = Limits()
     max_rank: int | None = None
     max_resident: int = 8
     max_context: int | None = None

@@ -1,0 +1,185 @@
+"""The doors: everything that stands between a socket and an engine, as pure ASGI middleware.
+
+A request passes the keys, the list of routes, its key's rate, the bounds of its body, its key's
+scope, the tokens, the adapter's rate and the queue, in this order; the first that refuses it
+answers. A response goes through as it comes, and its place is free when it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from adapterhub.serve.doors.admission import Admission, Place, too_many
+from adapterhub.serve.doors.answers import Filtered, Masked, Send, no_model, refuse
+from adapterhub.serve.doors.body import (
+    Asked,
+    BodyReader,
+    ClientGoneError,
+    Message,
+    Receive,
+    parse_body,
+)
+from adapterhub.serve.doors.keyring import Keyring
+from adapterhub.serve.doors.keys import Key
+from adapterhub.serve.doors.origin import refuse_other_sites
+from adapterhub.serve.doors.rates import Rate
+from adapterhub.serve.doors.routes import Kind, Route, find_route, is_listed, is_open
+from adapterhub.serve.doors.settings import DoorSettings
+from adapterhub.serve.errors import RequestError
+
+Scope = dict[str, Any]
+Headers = dict[bytes, bytes]
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Doors:
+    """Stands before `app`, on one event loop."""
+
+    def __init__(self, app: App, settings: DoorSettings) -> None:
+        limits = settings.limits
+        if limits.at_once is None:
+            raise ValueError("the engine did not say how much it answers at once")
+        self._app = app
+        self._max_tokens = limits.max_tokens
+        self._per_minute = limits.requests_per_minute
+        self._guarded = settings.keys is not False
+        self._keyring = Keyring(settings.digests, settings.keys)
+        self._bodies = BodyReader(limits.body_bytes, limits.body_seconds)
+        self._admission = Admission(limits.at_once, limits.adapter_at_once, limits.waiting)
+        self._key_rate, self._adapter_rate = Rate(), Rate()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] != "http":
+            # No engine's websocket is behind the doors.
+            await send({"type": "websocket.close", "code": 1008})
+        elif is_open(scope["method"], scope["path"]) or self._is_preflight(scope):
+            await self._app(scope, receive, send)
+        else:
+            try:
+                await self._pass(scope, receive, send)
+            except ClientGoneError:
+                return
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        body, place = b"", None
+        try:
+            try:
+                key, route = self._check(scope, headers)
+                body = await self._bodies.read(receive, headers.get(b"content-length"))
+                content = body
+                if route.kind is Kind.MODEL:
+                    asked = parse_body(body)
+                    content = self._bound(asked, key, scope["path"], body)
+                    place = await self._place(asked, key, receive)
+                    if not key.opens_everything:
+                        send = Masked(send, asked.model, receive)
+                elif route.kind is Kind.LIST and not key.opens_everything:
+                    send = Filtered(send, key)
+            except RequestError as error:
+                await refuse(error, receive, send)
+                return
+            await self._app(_with_length(scope, content), _replay(content, receive), send)
+        finally:
+            self._bodies.forget(body)
+            if place is not None:
+                self._admission.leave(place)
+
+    def _check(self, scope: Scope, headers: Headers) -> tuple[Key, Route]:
+        """Who asks for what, before anything of the body is read."""
+        key = self._keyring.find(_given_key(headers))
+        if self._guarded and not self._keyring.needed:
+            refuse_other_sites(headers)
+        route = find_route(scope["method"], scope["path"])
+        if route.kind is Kind.SERVER and not key.opens_everything:
+            what = f"{scope['path']} is for keys of every model, this one has a scope"
+            raise RequestError(HTTPStatus.FORBIDDEN, what, None)
+        seconds = self._key_rate.take(key.name, key.requests_per_minute)
+        if seconds:
+            what = f"this key has {key.requests_per_minute} requests a minute"
+            raise too_many(what, seconds)
+        return key, route
+
+    def _bound(self, asked: Asked, key: Key, path: str, body: bytes) -> bytes:
+        """The body for the engine, once scope, tokens and rate allow it."""
+        if not key.opens_everything and not (asked.name and key.allows(asked.name)):
+            raise no_model(asked.model)
+        changed = self._max_tokens is not None and asked.bound_tokens(self._max_tokens, path)
+        seconds = self._adapter_rate.take(asked.name, self._per_minute) if asked.name else 0.0
+        if seconds:
+            raise too_many(f"{asked.name} answers {self._per_minute} requests a minute", seconds)
+        # What was checked is what the engine reads, whatever it makes of a field that is there
+        # twice.
+        return json.dumps(asked.values).encode() if changed or not key.opens_everything else body
+
+    async def _place(self, asked: Asked, key: Key, receive: Receive) -> Place:
+        """A place in the engine, as soon as it is this request's turn."""
+        place = self._admission.ask(asked.name, key.name, asked.sequences, key.concurrent)
+        try:
+            if not place.granted.done():
+                await _granted_or_gone(place.granted, receive)
+        except BaseException:
+            self._admission.leave(place)
+            raise
+        return place
+
+    def _is_preflight(self, scope: Scope) -> bool:
+        """A browser's question before a request with a key; browsers send none with it."""
+        return (
+            scope["method"] == "OPTIONS"
+            and self._keyring.needed
+            and is_listed(scope["path"])
+            and b"access-control-request-method" in dict(scope["headers"])
+        )
+
+
+def _given_key(headers: Headers) -> bytes | None:
+    """From `Authorization: Bearer KEY`, or `x-api-key`, which Anthropic's clients send."""
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return key if scheme.lower() == b"bearer" else headers.get(b"x-api-key")
+
+
+async def _granted_or_gone(granted: asyncio.Future[None], receive: Receive) -> None:
+    """Wait for the turn; raises ClientGoneError when the client went away before."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({granted, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+    if not granted.done():
+        raise ClientGoneError
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that begins with the body that was read already."""
+    read = False
+
+    async def again() -> Message:
+        nonlocal read
+        if read:
+            return await receive()
+        read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _with_length(scope: Scope, body: bytes) -> Scope:
+    """The scope with the length of a body that may have been written anew, in one piece."""
+    kept = [
+        pair
+        for pair in scope["headers"]
+        if pair[0] not in (b"content-length", b"transfer-encoding")
+    ]
+    return {**scope, "headers": [*kept, (b"content-length", str(len(body)).encode())]}
