@@ -36,9 +36,6 @@ from adapterhub.reference import check_alias, check_name
 from adapterhub_remotes.hub_access import clear_errors, read_file, read_small
 from adapterhub_remotes.hub_commit import MANIFEST, SIGNATURE, Commits, wanted_files
 
-TAG = "adapterhub"
-"""The tag of every card, by which `names` finds the repositories."""
-
 _NUMBER = re.compile(r"v([1-9][0-9]*)")
 _PATH = re.compile(r"/?([A-Za-z0-9][\w.-]*)?/?")
 
@@ -65,8 +62,13 @@ class HubRemote:
         """Every adapter there; see `protocols.Remote`."""
         start = f"{self._organisation}/{self._prefix}"
         with clear_errors(self.url):
-            models = self._api.list_models(author=self._organisation, filter=TAG)
-            ids = [model.id for model in models]
+            # The card of a payload's own may have no tag of ours: the manifest tells.
+            models = self._api.list_models(author=self._organisation, full=True)
+            ids = [
+                model.id
+                for model in models
+                if any(file.rfilename == MANIFEST for file in model.siblings or ())
+            ]
         return sorted(
             name
             for repository in ids

@@ -92,6 +92,10 @@ class Commits:
         # What goes into the commit itself is read now: `source` does not outlive this call.
         if addition.path_or_fileobj != b"":
             addition = CommitOperationAdd(file.name, source.read_bytes())
+        if addition.upload_info.sha256.hex() != file.record.sha256.removeprefix("sha256:"):
+            raise AdzError(
+                f"{source} changed while it was pushed", "try again", exit_code=EXIT_VERIFICATION
+            )
         with self._lock:
             self._uploaded[file.record.sha256] = addition
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from safetensors.numpy import save_file
 
 from adapterhub.errors import AdzError
 from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import FileRecord, sha256_of
+from adapterhub.plugins import open_registry
 from adapterhub.protocols import RemoteFile, RemoteVersion
 from adapterhub_remotes.files import FilesRemote
 
@@ -138,3 +142,39 @@ def test_the_endpoint_comes_from_fsspec_too(bucket: Any, server: str) -> None:
     del environment["AWS_ENDPOINT_URL"]
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
     assert {item.key for item in bucket.objects.all()} >= {"names/sql/_tags/1"}
+
+
+def test_push_and_pull_through_a_bucket(
+    adz: Any, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    random = np.random.default_rng(0)
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    tensors = {
+        f"{module}.lora_A.weight": random.normal(size=(2, 8)).astype(np.float32),
+        f"{module}.lora_B.weight": random.normal(size=(8, 2)).astype(np.float32),
+    }
+    save_file(tensors, directory / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    assert adz("import", directory, "--name", "team/sql").code == 0
+    assert adz("tag", "team/sql@1", "prod").code == 0
+    pushed = adz("push", "team/sql@prod", "--to", "s3://adapters/zoo")
+    assert pushed.code == 0, pushed.err
+    first = open_registry().resolve("team/sql")
+    monkeypatch.setenv("ADZ_HOME", str(tmp_path / "elsewhere"))
+    pulled = adz("pull", "team/sql@prod", "--from", "s3://adapters/zoo")
+    assert pulled.code == 0, pulled.err
+    second = open_registry().resolve("team/sql@prod")
+    assert (second.digest, second.number) == (first.digest, 1)
+    # A flipped bit in the bucket is found.
+    digest = second.manifest.files["adapter_model.safetensors"].sha256.removeprefix("sha256:")
+    blob = bucket.Object(f"zoo/blobs/sha256/{digest}")
+    data = bytearray(blob.get()["Body"].read())
+    data[-1] ^= 1
+    blob.put(Body=bytes(data))
+    monkeypatch.setenv("ADZ_HOME", str(tmp_path / "third"))
+    refused = adz("pull", "team/sql", "--from", "s3://adapters/zoo")
+    assert refused.code == 3
+    assert open_registry().names() == []

@@ -428,16 +428,11 @@ def _info(handler: _Handler, name: str, revision: str | None = None, **_: Any) -
 def _models(handler: _Handler, *, query: dict[str, list[str]], **_: Any) -> None:
     found = []
     for name, repo in handler.hub.repositories.items():
-        card = repo.commits[repo.branches["main"]].get("README.md")
-        block = re.match(r"---\n(.*?)\n---\n", card.data.decode(), re.DOTALL) if card else None
-        tags = (yaml.safe_load(block[1]).get("tags") or []) if block else []
+        siblings = [{"rfilename": path} for path in repo.commits[repo.branches["main"]]]
         visible = not repo.private or handler.token == TOKEN
-        if (
-            visible
-            and name.startswith(query["author"][0] + "/")
-            and set(query.get("filter", [])) <= set(tags)
-        ):
-            found.append({"id": name, "private": repo.private, "tags": tags})
+        if visible and name.startswith(query["author"][0] + "/"):
+            more = {"siblings": siblings} if "full" in query else {}
+            found.append({"id": name, "private": repo.private, **more})
     raise _Answer(200, found)
 
 

@@ -369,8 +369,11 @@ def test_tags_and_commits_of_others_are_no_versions(
     hub.repositories["org/theirs"].tags |= {"v1": sha, "prod": sha}
     assert remote.find("theirs", "1") is None
     assert remote.find("theirs", "prod") is None
-    hub.put("org/--Odd", {"README.md": CARD.encode()})
-    assert remote.names() == ["theirs"]
+    hub.put("org/--Odd", {"adapterhub.json": b"{}"})
+    assert remote.names() == []
+    # A payload's own README need not say whose it is.
+    make(README__md=b"# mine").push(remote)
+    assert remote.names() == ["sql"]
 
 
 def test_a_prefix_keeps_apart(remote: Remote, make: Callable[..., Made]) -> None:
@@ -491,3 +494,32 @@ def test_push_and_pull_with_a_card_and_a_signature(
     registry = open_registry()
     assert registry.resolve("sql@1").digest == version.digest
     assert adz("pull", "sqk", "--from", "hub://org").code == 2
+
+
+def test_a_source_that_changed_is_not_published(
+    remote: Remote, hub: Any, make: Callable[..., Made]
+) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        made = make()
+        made.contents[name] = b"x" * len(made.contents[name])
+        with pytest.raises(AdzError, match="changed while it was pushed"):
+            made.push(open_remote("hub://org"))
+    assert hub.repositories["org/sql"].tags == {}
+
+
+def test_a_process_of_its_own_takes_the_environment(
+    adz: Any,
+    adz_process: Any,
+    hub: Any,
+    hub_environment: dict[str, str],
+    commit_adapter: Callable[..., Version],
+    tmp_path: Path,
+) -> None:
+    version = commit_adapter("sql")
+    pushed = adz_process("push", "sql", "--to", "hub://org", env=hub_environment)
+    assert pushed.code == 0, pushed.err
+    assert "hf_" not in pushed.err
+    elsewhere = {**hub_environment, "ADZ_HOME": str(tmp_path / "elsewhere")}
+    pulled = adz_process("pull", "sql@1", "--from", "hub://org", "--json", env=elsewhere)
+    assert pulled.code == 0, pulled.err
+    assert json.loads(pulled.out)[0]["digest"] == version.digest
