@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from adapterhub.adopt import pipeline
+from adapterhub.adopt.pipeline import choose, clean
+from adapterhub.adopt.survey import survey
+from adapterhub.merge.silent import Silent
 from adapterhub.plugins import open_registry
 
-from .zoo import TINY, Machine, cached, config, lora, put_wide_base, snapshot, write
+from .zoo import ELSEWHERE, TINY, Machine, cached, config, lora, put_wide_base, snapshot, write
 
 Adz = Callable[..., Any]
 
@@ -137,7 +141,6 @@ def test_what_changes_meanwhile_stops_no_other(
     adz: Adz, tiny_base: Any, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the survey and the import somebody else may write there."""
-    from adapterhub.adopt import pipeline
 
     def spoil(*arguments: Any) -> Any:
         file = outputs / "french" / "adapter_model.safetensors"
@@ -231,6 +234,19 @@ def test_a_terminal_asks(
         assert "there is no number 9 (1 to 4)" in text
         assert "'two' is no number" in text
         assert "number 4, untrained, cannot be imported: all of its" in text
+
+
+def test_what_fits_no_base_can_be_taken_with_an_unknown_one(
+    home: Path, tiny_base: Any, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "out" / "far", lora(ELSEWHERE, 1), config("acme/elsewhere"))
+    registry = open_registry()
+    found = survey(registry, [folder], None, Silent())
+    assert [fault.kind for fault in found.adapters[0].faults] == ["no-base"]
+    assert clean(found) == []
+    (done,) = pipeline.adopt(registry, found, choose(found, [1]), Silent())
+    assert done.version is not None
+    assert done.version.manifest.base.status == "unknown"
 
 
 def test_values_are_compared_whatever_the_file_looks_like(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from adapterhub.diff.distance import distances, total
 from adapterhub.diff.factors import AdapterTensors
+from adapterhub.errors import AdzError
 
 PREFIX = "base_model.model."
 SHAPES = {
@@ -162,6 +163,22 @@ def test_what_is_no_product_is_compared_as_it_is(make: Make) -> None:
     four = make("four", 0, {}, extra={n: 2 * t for n, t in scales.items()}, peft_type="IA3")
     (part,) = distances(AdapterTensors(*three), AdapterTensors(*four))
     assert part.absolute == pytest.approx(math.sqrt(5))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.bool])
+def test_indices_are_compared_too(make: Make, dtype: torch.dtype) -> None:
+    """SHiRA keeps the places of its values beside them."""
+    name = f"{PREFIX}narrow.shira_indices"
+    values = [torch.tensor([1, 0, 1, 1]).to(dtype), torch.tensor([1, 1, 1, 0]).to(dtype)]
+    sides = [make(str(i), 0, {}, extra={name: v}, peft_type="SHIRA") for i, v in enumerate(values)]
+    (part,) = distances(*(AdapterTensors(*side) for side in sides))
+    assert part.absolute == pytest.approx(math.sqrt(2))
+
+
+def test_what_numpy_cannot_hold_is_said(make: Make) -> None:
+    side = make("one", 0, {}, extra={"x": torch.zeros(3).to(torch.float8_e4m3fn)})
+    with pytest.raises(AdzError, match="holds tensors of F8_E4M3"):
+        list(distances(AdapterTensors(*side), AdapterTensors(*side)))
 
 
 def test_convolutions_and_embeddings(make: Make) -> None:
