@@ -217,7 +217,7 @@ class Database:
         try:
             version = _schema_version(connection)
             if version == 0:
-                self._refuse_lost_names()
+                self._require_journal()
                 tables.create(connection, self.journal.read(), self._read_manifest)
             elif version < SCHEMA_VERSION:
                 tables.migrate(connection)
@@ -228,15 +228,18 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
 
-    def _refuse_lost_names(self) -> None:
+    def _require_journal(self) -> None:
         """An empty registry in place of a lost one would let `adz gc` delete its files."""
+        if self.journal.path.exists():
+            return
         files = self.path.parent / "blobs" / "sha256"
-        if not self.journal.path.exists() and files.is_dir() and any(files.iterdir()):
+        if files.is_dir() and any(files.iterdir()):
             raise AdzError(
                 f"{self.path.parent} has files, but {self.path.name} and names.jsonl are both gone",
                 "'adz fsck --repair' finds the versions again; aliases are lost",
                 exit_code=EXIT_VERIFICATION,
             )
+        self.journal.create()
 
 
 def _schema_version(connection: sqlite3.Connection) -> int:

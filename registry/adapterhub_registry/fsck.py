@@ -14,7 +14,7 @@ from adapterhub.bases.identity import explain_difference
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import Manifest, Version, sha256_of
 from adapterhub.protocols import Finding, Progress, Task
-from adapterhub_registry import bases, lookup
+from adapterhub_registry import bases
 from adapterhub_registry.names import check_names
 from adapterhub_registry.resume import Mark
 from adapterhub_registry.storage import Storage
@@ -137,10 +137,15 @@ def _check_views(storage: Storage, extent: Extent, progress: Progress | None) ->
 
 
 def _viewed(storage: Storage) -> Iterator[Version]:
-    """The live versions that have a view."""
+    """The versions that have a view, with those that can be restored."""
+    query = """
+        SELECT v.name, v.number, v.digest, m.body FROM versions v
+        JOIN manifests m ON m.digest = v.digest
+        WHERE v.state IN ('live', 'removed') ORDER BY v.name, v.number
+    """
     try:
         with storage.database.reading() as connection:
-            rows = lookup.live_versions(connection, None)
+            rows = connection.execute(query).fetchall()
     except AdzError as error:
         _pass_damage(error)
         return
@@ -148,7 +153,7 @@ def _viewed(storage: Storage) -> Iterator[Version]:
         name = str(row["digest"]).removeprefix("sha256:")
         if not storage.views.directory.joinpath(name).is_dir():
             continue
-        if row["body"] is None or sha256_of(row["body"]) != row["digest"]:
+        if sha256_of(row["body"]) != row["digest"]:
             continue
         manifest = Manifest.model_validate_json(row["body"])
         yield Version(row["name"], row["number"], row["digest"], manifest)

@@ -45,15 +45,19 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def create(self) -> None:
+        """Begin a registry: from now on a missing journal is a lost one.
+
+        SQLite brings the directory's entries to the disk when it makes its log, after this.
+        """
+        disk.append(self.path, b"")
+
     def append(self, events: Iterable[Event]) -> None:
         """Add events and wait until they are on the disk. Only the writer may call it."""
-        created = not self.path.exists()
         # A killed writer may have left half a line; a line break keeps it apart from ours.
         lines = [_line(event, left) for left, event in enumerate(reversed(list(events)))]
         disk.append(self.path, b"".join([self._break(), *reversed(lines)]))
         disk.sync(self.path)
-        if created:
-            disk.sync(self.path.parent)
 
     def read(self) -> list[Event]:
         """The events in order. Lines that a crash or a bad disk damaged are left out, and so is

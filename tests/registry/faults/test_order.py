@@ -101,15 +101,6 @@ def test_every_change_is_in_the_journal_before_it_is_committed(
     assert [name for name, _, _ in operations] == ["append", "sync", "COMMIT"]
 
 
-def test_the_first_line_of_the_journal_brings_its_directory_entry_to_the_disk(
-    operations: Operations, commit: Any, registry: Any
-) -> None:
-    commit()
-    appended = last(operations, "append", registry.database.journal.path)
-    synced = last(operations, "sync", registry.root)
-    assert appended < synced < last(operations, "COMMIT", registry.database.path)
-
-
 def test_a_view_is_on_the_disk_before_it_is_noted_as_verified(
     operations: Operations, commit: Any, registry: Any
 ) -> None:
