@@ -86,7 +86,7 @@ class Blobs:
 
 
 def stage(source: Path, directory: Path) -> dict[str, FileRecord]:
-    """Copy every file below `source` to `directory`, on the disk and read-only.
+    """Copy every file below `source` to `directory`, read-only; who needs them on the disk syncs.
 
     Symbolic links and special files are refused. Returns name -> record, by name.
     """
@@ -97,7 +97,6 @@ def stage(source: Path, directory: Path) -> dict[str, FileRecord]:
         disk.make_directory(target.parent)
         records[name] = disk.copy(path, target)
         disk.protect(target)
-        disk.sync(target)
     return records
 
 

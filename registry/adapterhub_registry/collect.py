@@ -72,7 +72,7 @@ def collect(
     return CollectReport(
         versions=len(expired),
         blobs=len(found.blobs),
-        views=sum(path.suffix != ".json" for path in found.views),
+        views=sum(not path.suffix for path in found.views),
         size=size,
         kept={
             "leased": leased,

@@ -81,7 +81,8 @@ def _check_journal(storage: Storage, last: sqlite3.Row) -> Iterator[Problem]:
         )
     elif asdict(event) != {**dict(last), "body": json.loads(last["body"])}:
         advice = f"was one of the two restored from a backup? Run 'adz fsck', or {_REBUILD}"
-        yield Problem("registry/names.jsonl", f"event {last['seq']} is another one in the database", advice)
+        problem = f"event {last['seq']} is another one in the database"
+        yield Problem("registry/names.jsonl", problem, advice)
 
 
 def _check_clock(last: sqlite3.Row) -> Iterator[Problem]:

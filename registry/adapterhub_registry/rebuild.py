@@ -20,8 +20,8 @@ from adapterhub_registry import disk, tables
 from adapterhub_registry.database import actor
 from adapterhub_registry.journal import Event
 from adapterhub_registry.names import DATABASE, JOURNAL, is_whole, read_events
+from adapterhub_registry.received import MAX_MANIFEST, parse_manifest
 from adapterhub_registry.storage import Storage
-from adapterhub_registry.storing import MAX_MANIFEST, parse_manifest
 
 SOURCE = "found by fsck"
 

@@ -15,10 +15,8 @@ from adapterhub.manifest import (
     FileRecord,
     Manifest,
     Version,
-    payload_digest,
     sha256_of,
 )
-from adapterhub.plugins import load_plugins
 from adapterhub.protocols import (
     CollectReport,
     Finding,
@@ -32,12 +30,10 @@ from adapterhub.protocols import (
 from adapterhub.reference import check_name, parse_reference
 from adapterhub_registry import aliases, bases, leases, lookup, storing, trash
 from adapterhub_registry.admission import Admissions
-from adapterhub_registry.blobs import stage
 from adapterhub_registry.collect import collect
-from adapterhub_registry.database import utc_now
 from adapterhub_registry.diagnosis import diagnose
 from adapterhub_registry.fsck import Extent, check
-from adapterhub_registry.gates import check_contents, check_payload
+from adapterhub_registry.gates import check_contents
 from adapterhub_registry.listing import listing
 from adapterhub_registry.mend import heal, mend
 from adapterhub_registry.storage import Storage
@@ -82,21 +78,7 @@ class LocalRegistry(Storage):
 
     def commit(self, manifest: Manifest, payload: Path, artifacts: Path | None = None) -> Version:
         """Store files as the next version of a name; see `protocols.Registry`."""
-        check_name(manifest.name)
-        with self.staging() as staging:
-            files, extra = _stage(staging, payload, artifacts)
-            draft = manifest.model_copy(
-                update={
-                    "version": 0,
-                    "created": utc_now(),
-                    "files": files,
-                    "artifacts": extra,
-                    "payload": payload_digest(files),
-                }
-            )
-            self._admit(draft, staging)
-            with self.database.changing() as change:
-                digest, stored = storing.add_next(change, self, draft, staging)
+        digest, stored = storing.commit(self, manifest, payload, artifacts)
         return Version(stored.name, stored.version, digest, stored)
 
     def rehearse(self, manifest: Manifest, payload: Path) -> None:
@@ -109,19 +91,8 @@ class LocalRegistry(Storage):
         self, manifest: bytes, payload: Path, artifacts: Path | None = None, *, source: str
     ) -> Version:
         """Store a version that was made elsewhere as it is; see `protocols.Registry`."""
-        parsed = storing.parse_manifest(manifest)
-        digest = sha256_of(manifest)
-        with self.database.reading() as connection:
-            known = storing.is_here(connection, parsed, digest)
-        if not known:
-            with self.staging() as staging:
-                files, extra = _stage(staging, payload, artifacts)
-                storing.require_files(parsed, files, "files")
-                storing.require_files(parsed, extra, "artifacts")
-                self._admit(parsed, staging)
-                with self.database.changing() as change:
-                    storing.add_received(change, self, manifest, parsed, staging, source)
-        return self.resolve(f"{parsed.name}@{digest}")
+        stored = storing.receive(self, manifest, payload, artifacts, source)
+        return self.resolve(f"{stored.name}@{sha256_of(manifest)}")
 
     def resolve(self, reference: str) -> Version:
         """The version that a reference means now; see `protocols.Registry`."""
@@ -310,14 +281,6 @@ class LocalRegistry(Storage):
         """Put a stored file back; see `protocols.Registry`."""
         heal(self, record, path)
 
-    def _admit(self, manifest: Manifest, staging: Path) -> None:
-        """The gates and the plugins' say, before a version's files are stored."""
-        with self.database.reading() as connection:
-            bases.refuse_name(connection, manifest.name)
-            base = bases.of_manifest(connection, manifest)
-        check_payload(staging / "payload", manifest, base)
-        load_plugins().call_event("adapterhub_before_commit", manifest=manifest)
-
     def _version(self, row: sqlite3.Row) -> Version:
         body: bytes = row["body"]
         if sha256_of(body) != row["digest"]:
@@ -328,10 +291,3 @@ class LocalRegistry(Storage):
             )
         names = tuple(sorted((row["aliases"] or "").split()))
         return Version(row["name"], row["number"], row["digest"], self._parse(body), names)
-
-
-def _stage(
-    staging: Path, payload: Path, artifacts: Path | None
-) -> tuple[dict[str, FileRecord], dict[str, FileRecord]]:
-    files = stage(payload, staging / "payload")
-    return files, stage(artifacts, staging / "artifacts") if artifacts else {}

@@ -1,37 +1,92 @@
-"""Adding versions: one that was made here, or one that was received with its manifest."""
+"""Adding versions: one that was made here, or one that was received with its manifest.
+
+The files are copied to a folder on the same file system, pass the gates, reach the disk, and move
+in under the write lock together with the names.
+"""
 
 from __future__ import annotations
 
-import json
-import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub.manifest import FileRecord, Manifest, canonical_json, payload_digest, sha256_of
-from adapterhub.reference import check_file_name, check_name
-from adapterhub_registry import bases, lookup, quotas
-from adapterhub_registry.database import Change
+from adapterhub.manifest import FileRecord, Manifest, payload_digest, sha256_of
+from adapterhub.plugins import load_plugins
+from adapterhub.reference import check_name
+from adapterhub_registry import bases, disk, lookup, quotas
+from adapterhub_registry.blobs import stage
+from adapterhub_registry.database import Change, utc_now
+from adapterhub_registry.gates import check_payload
+from adapterhub_registry.received import parse_manifest, require_files
 from adapterhub_registry.storage import Storage
 
-MAX_MANIFEST = 2**20
-MAX_NUMBER = 10**9
-
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/+-]{0,127}")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
+_PAYLOAD = "payload"
+_ARTIFACTS = "artifacts"
 
 
-def add_next(
+def commit(
+    storage: Storage, manifest: Manifest, payload: Path, artifacts: Path | None
+) -> tuple[str, Manifest]:
+    """Store files as the next version of a name; return its digest and manifest."""
+    check_name(manifest.name)
+    with storage.staging() as staging:
+        files, extra = _stage(staging, payload, artifacts)
+        draft = manifest.model_copy(
+            update={
+                "version": 0,
+                "created": utc_now(),
+                "files": files,
+                "artifacts": extra,
+                "payload": payload_digest(files),
+            }
+        )
+        _admit(storage, draft, staging)
+        with storage.database.changing() as change:
+            return _add_next(change, storage, draft, staging)
+
+
+def receive(
+    storage: Storage, body: bytes, payload: Path, artifacts: Path | None, source: str
+) -> Manifest:
+    """Store files under the name and number that their manifest `body` gives; return it."""
+    manifest = parse_manifest(body)
+    with storage.database.reading() as connection:
+        if _is_here(connection, manifest, sha256_of(body)):
+            return manifest
+    with storage.staging() as staging:
+        files, extra = _stage(staging, payload, artifacts)
+        require_files(manifest, manifest.files, files)
+        require_files(manifest, manifest.artifacts, extra)
+        _admit(storage, manifest, staging)
+        with storage.database.changing() as change:
+            _add_received(change, storage, body, manifest, staging, source)
+    return manifest
+
+
+def _stage(
+    staging: Path, payload: Path, artifacts: Path | None
+) -> tuple[dict[str, FileRecord], dict[str, FileRecord]]:
+    files = stage(payload, staging / _PAYLOAD)
+    return files, stage(artifacts, staging / _ARTIFACTS) if artifacts else {}
+
+
+def _admit(storage: Storage, manifest: Manifest, staging: Path) -> None:
+    """The gates and the plugins' say; what passes is on the disk afterwards."""
+    with storage.database.reading() as connection:
+        bases.refuse_name(connection, manifest.name)
+        base = bases.of_manifest(connection, manifest)
+    check_payload(staging / _PAYLOAD, manifest, base)
+    load_plugins().call_event("adapterhub_before_commit", manifest=manifest)
+    # Last, since the disk has been writing since the files were copied.
+    for path, _ in _staged(staging, manifest):
+        disk.sync(path)
+
+
+def _add_next(
     change: Change, storage: Storage, draft: Manifest, staging: Path
 ) -> tuple[str, Manifest]:
-    """Give a staged draft the next number of its name and store it; return digest and manifest.
-
-    The blobs move in under the write lock, so `collect` cannot take one in between.
-    """
+    """The blobs move in under the write lock, so `collect` cannot take one in between."""
     name = draft.name
     bases.refuse_name(change.connection, name)
     number = change.connection.execute(
@@ -46,27 +101,21 @@ def add_next(
     return digest, manifest
 
 
-def add_received(
+def _add_received(
     change: Change, storage: Storage, body: bytes, manifest: Manifest, staging: Path, source: str
 ) -> None:
-    """Store a staged version under the number that it has. What is here already stays."""
-    bases.refuse_name(change.connection, manifest.name)
-    if is_here(change.connection, manifest, sha256_of(body)):
+    name = manifest.name
+    bases.refuse_name(change.connection, name)
+    if _is_here(change.connection, manifest, sha256_of(body)):
         return
-    size = _size(manifest)
-    quotas.check(change.connection, storage.home, manifest.name, versions=1, size=size)
+    quotas.check(change.connection, storage.home, name, versions=1, size=_size(manifest))
     storage.blobs.publish(_staged(staging, manifest))
     digest = storage.blobs.put(body, staging)
-    change.record(
-        "pull",
-        manifest.name,
-        version=manifest.version,
-        body={"digest": digest, "source": source},
-        manifest=body,
-    )
+    origin = {"digest": digest, "source": source}
+    change.record("pull", name, version=manifest.version, body=origin, manifest=body)
 
 
-def is_here(connection: sqlite3.Connection, manifest: Manifest, digest: str) -> bool:
+def _is_here(connection: sqlite3.Connection, manifest: Manifest, digest: str) -> bool:
     """Whether that very version is live; another one of the same number is refused."""
     row = lookup.with_number(connection, manifest.name, manifest.version)
     if row is not None and row["digest"] != digest:
@@ -78,78 +127,11 @@ def is_here(connection: sqlite3.Connection, manifest: Manifest, digest: str) -> 
     return row is not None and row["state"] == "live"
 
 
-def parse_manifest(body: bytes) -> Manifest:
-    """The manifest of a version that was made elsewhere; AdzError (exit code 3) for one that
-    no registry wrote."""
-    if len(body) > MAX_MANIFEST:
-        raise _refuse(f"it has {len(body)} bytes, at most {MAX_MANIFEST} are read")
-    try:
-        value = json.loads(body)
-        canonical = canonical_json(value)
-    except (ValueError, RecursionError) as error:
-        raise _refuse("it is not JSON") from error
-    # One value has one digest, and no parser can find another value in it.
-    if canonical != body:
-        raise _refuse("it is not in canonical form")
-    try:
-        manifest = Manifest.model_validate_json(body)
-    except ValidationError as error:
-        raise _refuse(_first_problem(error)) from error
-    _check_facts(manifest)
-    return manifest
-
-
-def require_files(manifest: Manifest, files: Mapping[str, FileRecord], where: str) -> None:
-    """Refuse staged files that are not those of the manifest. where: `files` or `artifacts`."""
-    expected: Mapping[str, FileRecord] = getattr(manifest, where)
-    for name in sorted(expected.keys() | files.keys()):
-        if expected.get(name) != files.get(name):
-            problem = "is missing" if name not in files else "is not what its manifest names"
-            raise AdzError(
-                f"{manifest.name}@{manifest.version}: {name} {problem}",
-                "pull it again; if that does not help, what was pushed is damaged",
-                exit_code=EXIT_VERIFICATION,
-            )
-
-
-def _check_facts(manifest: Manifest) -> None:
-    """What is shown on terminals or used as a path must be plain, whoever wrote it."""
-    check_name(manifest.name)
-    if not 1 <= manifest.version <= MAX_NUMBER:
-        raise _refuse(f"its version is {manifest.version}")
-    if not _TIME.fullmatch(manifest.created):
-        raise _refuse("its time of creation is not UTC in ISO 8601")
-    words: dict[str, Any] = {
-        "method": manifest.method,
-        "quantizer": manifest.quantizer,
-        "objective": manifest.objective,
-        "base's name": manifest.base.name,
-    }
-    for fact, word in words.items():
-        if word is not None and not _WORD.fullmatch(word):
-            raise _refuse(f"its {fact} is {word!r}")
-    for name in [*manifest.files, *manifest.artifacts]:
-        check_file_name(name)
-    if payload_digest(manifest.files) != manifest.payload:
-        raise _refuse("its payload digest does not match its files")
-
-
 def _size(manifest: Manifest) -> int:
     return sum(record.size for record in manifest.files.values())
 
 
 def _staged(staging: Path, manifest: Manifest) -> Iterator[tuple[Path, str]]:
-    for folder, records in (("payload", manifest.files), ("artifacts", manifest.artifacts)):
+    for folder, records in ((_PAYLOAD, manifest.files), (_ARTIFACTS, manifest.artifacts)):
         for name, record in records.items():
             yield staging / folder / name, record.sha256
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    hint = " (was it made by a newer adapterhub?)" if first["type"] == "extra_forbidden" else ""
-    return f"{place}: {first['msg']}{hint}" if place else str(first["msg"])
-
-
-def _refuse(reason: str) -> AdzError:
-    return AdzError(f"the manifest is refused: {reason}", exit_code=EXIT_VERIFICATION)

@@ -161,7 +161,7 @@ def test_abandoned_staging_is_deleted_after_the_grace(commit: Any, registry: Any
 def test_gc_without_grace_takes_nothing_from_a_commit_in_flight(
     commit: Any, registry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapterhub_registry import store
+    from adapterhub_registry import storing
 
     removed = commit("sql", seed=1)
     registry.remove("sql")
@@ -171,7 +171,7 @@ def test_gc_without_grace_takes_nothing_from_a_commit_in_flight(
         reports.append(registry.collect(grace_seconds=0, retention_seconds=0))
 
     # The gates run when the files are staged, and the same bytes still lie in the store.
-    monkeypatch.setattr(store, "check_payload", collect_meanwhile)
+    monkeypatch.setattr(storing, "check_payload", collect_meanwhile)
     version = commit("french", seed=1)
     assert reports[0].blobs == len(removed.manifest.files)
     assert registry.path(version).is_dir()

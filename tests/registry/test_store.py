@@ -184,7 +184,7 @@ def test_the_gates_refuse_before_anything_is_stored(
         seen.update(names={p.name for p in directory.iterdir()}, base=record)
         raise AdzError("a gate", exit_code=EXIT_VERIFICATION)
 
-    monkeypatch.setattr("adapterhub_registry.store.check_payload", gate)
+    monkeypatch.setattr("adapterhub_registry.storing.check_payload", gate)
     link = BaseLink(status="recorded", name="other-name", digests=base.digests)
     with pytest.raises(AdzError, match="a gate"):
         registry.commit(make_manifest(base=link), make_payload())
