@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -458,9 +459,20 @@ def test_a_huge_manifest_is_not_read(remote: Remote, hub: Any, make: Callable[..
     assert caught.value.exit_code == 3
 
 
+_PEFT_ALONE = """
+import sys, peft, torch
+from transformers import AutoModelForCausalLM
+base = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+model = peft.PeftModel.from_pretrained(base, "org/sql", revision="v1").eval()
+with torch.no_grad():
+    torch.save(model(torch.arange(3, 20)[None]).logits, sys.argv[2])
+"""
+
+
 def test_push_and_pull_with_a_card_and_a_signature(
     adz: Any,
     hub: Any,
+    hub_environment: dict[str, str],
     commit_adapter: Callable[..., Version],
     tiny_base_dir: Path,
     tmp_path: Path,
@@ -478,14 +490,22 @@ def test_push_and_pull_with_a_card_and_a_signature(
     assert "adapterhub" in card.data.tags
     assert adz("show", "sql", "--card").out.rstrip() == str(card).rstrip()
 
-    folder = huggingface_hub.snapshot_download("org/sql", revision="v1")
-    fresh = AutoModelForCausalLM.from_pretrained(tiny_base_dir, dtype=torch.float32)
-    theirs = peft.PeftModel.from_pretrained(fresh, folder).eval()
+    # A user of PEFT, who has no adapterhub.
+    done = subprocess.run(
+        [sys.executable, "-c", _PEFT_ALONE, tiny_base_dir, tmp_path / "logits.pt"],
+        env={**os.environ, **hub_environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    theirs = torch.load(tmp_path / "logits.pt", weights_only=True)
     ours_base = AutoModelForCausalLM.from_pretrained(tiny_base_dir, dtype=torch.float32)
     ours = peft.PeftModel.from_pretrained(ours_base, open_registry().path(version)).eval()
     ids = torch.arange(3, 20)[None]
     with torch.no_grad():
-        assert torch.equal(theirs(ids).logits, ours(ids).logits)
+        assert torch.equal(theirs, ours(ids).logits)
 
     monkeypatch.setenv("ADZ_HOME", str(tmp_path / "elsewhere"))
     result = adz("pull", "sql", "--from", "hub://org", "--json")
