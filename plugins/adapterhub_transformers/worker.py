@@ -13,8 +13,10 @@ from adapterhub.generate import Continuation, Sampling, generate, stop_tokens
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.models import load_adapter
 from adapterhub.protocols import Registry
+from adapterhub.serve.hold import Hold
 
-_LARGEST_BATCH = 16
+LARGEST_BATCH = 16
+"""Requests that are answered together."""
 
 
 def _ignore(text: str) -> None:
@@ -62,6 +64,7 @@ class Worker:
         self._stop_ids = stop_tokens(model, tokenizer)
         self._max_resident = max_resident
         self._resident: OrderedDict[str, Any] = OrderedDict()
+        self._hold = Hold("transformers")
         self._jobs: list[Job] = []
         self._changed = Condition()
         self._stopped = False
@@ -97,7 +100,7 @@ class Worker:
             if self._stopped:
                 return []
             model = self._jobs[0].model
-            batch = [job for job in self._jobs if job.model == model][:_LARGEST_BATCH]
+            batch = [job for job in self._jobs if job.model == model][:LARGEST_BATCH]
             self._jobs = [job for job in self._jobs if job not in batch]
             return batch
 
@@ -128,6 +131,7 @@ class Worker:
     def _model_of(self, version: Version | None) -> Any:
         if version is None:
             return self._model
+        self._hold.add(self._registry, version)
         model = self._resident.pop(version.digest, None)
         if model is None:
             while len(self._resident) >= self._max_resident:

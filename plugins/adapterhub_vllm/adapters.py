@@ -21,6 +21,7 @@ from adapterhub.errors import AdzError
 from adapterhub.manifest import Version
 from adapterhub.plugins import open_registry
 from adapterhub.serve.errors import RequestError
+from adapterhub.serve.hold import Hold
 from adapterhub.serve.models import ServedModel, list_models, resolve_model
 from adapterhub_vllm.limits import why_not_files, why_not_vllm
 
@@ -59,6 +60,7 @@ class Adapters:
         self._loading: dict[str, asyncio.Task[LoRARequest]] = {}
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
         self._registry: Any = None
+        self._hold = Hold("vllm")
 
     async def request_for(self, model: object, engine: EngineClient | None) -> LoRARequest | None:
         """What vLLM needs to answer `model`, None for the base. Raises RequestError.
@@ -131,6 +133,8 @@ class Adapters:
         base = registry.base(self._settings.base)
         rank = self._settings.max_rank
         version = resolve_model(registry, base, model, lambda v: why_not_vllm(v, base, rank))
+        if version is not None:
+            self._hold.add(registry, version)
         entry = self._loaded.get(version.digest) if version else None
         there = entry is not None and Path(entry.lora_path, "adapter_model.safetensors").is_file()
         return version, entry if there else None
