@@ -20,6 +20,8 @@ from adapterhub.bases.identity import PARTS
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseLink, Manifest, Version
 from adapterhub.plugins import open_registry
+from adapterhub.protocols import ServeSettings
+from adapterhub.serve.doors.settings import door_settings
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.models import why_not_servable
 
@@ -78,8 +80,9 @@ def vllm_engine(adz: Any, folder: Path) -> str | None:
     from adapterhub_vllm.adapters import Adapters
     from adapterhub_vllm.settings import ServerSettings
 
+    settings = ServerSettings("tiny", 16, door_settings(ServeSettings("tiny"), 4))
     try:
-        asyncio.run(Adapters(ServerSettings("tiny", 16)).request_for("sql", None))
+        asyncio.run(Adapters(settings).request_for("sql", None))
     except RequestError as error:
         return str(error) if error.status is HTTPStatus.UNPROCESSABLE_ENTITY else None
     return None
@@ -169,7 +172,7 @@ def test_one_that_came_before_its_base_is_checked_when_it_is_there(
 
 
 def test_what_was_checked_once_is_not_read_again(
-    tiny_base: Any, commit: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
+    home: Path, tiny_base: Any, commit: Callable[..., Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adapterhub_registry import admission
 
@@ -185,6 +188,13 @@ def test_what_was_checked_once_is_not_read_again(
     # Another process.
     open_registry().admit(version, tiny_base)
     assert len(calls) == 1
+    # Within a process not even the note is read.
+    note = next((home / "registry" / "views").glob("*.admitted"))
+    kept = note.read_bytes()
+    note.unlink()
+    registry.admit(version, tiny_base)
+    assert len(calls) == 1
+    note.write_bytes(kept)
     digests = tiny_base.digests.model_copy(update={"tokenizer": OTHER})
     registry.admit(version, tiny_base.model_copy(update={"digests": digests}))
     assert len(calls) == 2

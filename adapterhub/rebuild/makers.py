@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from adapterhub.bases.digests import hash_file
+from adapterhub.bases.identity import describe_difference
 from adapterhub.config import validate
 from adapterhub.environment import THREADS
 from adapterhub.errors import AdzError, usage_error
@@ -126,9 +127,11 @@ class _Catch:
 def _check_base(version: Version, registry: Registry) -> None:
     link = version.manifest.base
     record = registry.base(link.name or "")
-    if record.digests != link.digests:
+    if link.digests is None or record.digests != link.digests:
+        differing = describe_difference(link.digests, record.digests) if link.digests else ""
         raise AdzError(
-            f"the base {record.name} is another one than {version.reference} was trained on",
+            f"the base {record.name} is another one than {version.reference} was trained on: "
+            f"{differing or 'which one is not known'}",
             "add the recorded base under its name in another ADZ_HOME",
         )
 

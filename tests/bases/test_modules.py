@@ -80,5 +80,20 @@ def test_a_tied_head_has_the_shape_of_the_embedding() -> None:
     assert "lm_head" not in modules("model.layers.0.q.weight")
 
 
-def test_transformers_renames_language_models() -> None:
-    assert "model.language_model.layers.0.q" in modules("language_model.model.layers.0.q.weight")
+@pytest.mark.parametrize(
+    ("loaded", "stored"),
+    [
+        ("model.language_model.layers.0.q", "language_model.model.layers.0.q"),
+        ("model.language_model.layers.0.q", "model.layers.0.q"),
+        ("model.visual.blocks.0.qkv", "visual.blocks.0.qkv"),
+        ("model.vision_tower.layers.0.q", "vision_tower.layers.0.q"),
+        ("model.multi_modal_projector.linear_1", "multi_modal_projector.linear_1"),
+        ("language_model.model.layers.0.q", "model.language_model.layers.0.q"),
+        ("visual.blocks.0.qkv", "model.visual.blocks.0.qkv"),
+    ],
+)
+def test_transformers_renames_models_that_see_and_read(loaded: str, stored: str) -> None:
+    base = modules(f"{stored}.weight")
+    assert loaded in base
+    assert base.weight_name(loaded) == f"{stored}.weight"
+    assert f"{loaded}x" not in base
