@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adapterhub.cli.output import TerminalProgress, json_option, print_result
+from adapterhub.cli.trust import ca_option
 
 if TYPE_CHECKING:
     from adapterhub.serve.client import Answer
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 @click.command(short_help="Talk to a base or an adapter on a running server.")
 @click.argument("reference", metavar="REF")
 @click.option("--url", help="The server; by default http://127.0.0.1:8000/v1.")
-@click.option("--api-key", envvar=["ADZ_CHAT_API_KEY", "OPENAI_API_KEY"], help="The server's key.")
+@click.option(
+    "--api-key",
+    envvar=["ADZ_CHAT_API_KEY", "ADZ_API_KEY", "OPENAI_API_KEY"],
+    help="The server's key.",
+)
+@ca_option
 @click.option(
     "--max-tokens",
     type=click.IntRange(1),
@@ -42,7 +48,6 @@ def command(
 
     Each line is a turn, and the conversation so far is sent with it. Ctrl-D ends.
     """
-    from adapterhub.errors import AdzError
     from adapterhub.plugins import open_registry
     from adapterhub.serve.client import DEFAULT_URL, Client, join, mismatch, prompt_format_of
 
@@ -52,8 +57,7 @@ def command(
     if warning:
         TerminalProgress().warn(f"{warning}: see adz run")
     client = Client(url or DEFAULT_URL, api_key)
-    if not client.is_there():
-        raise AdzError(f"no server answers at {client.url}", "start one: adz serve")
+    client.greet()
     messages: list[dict[str, str]] = []
     for line in _turns(reference):
         messages.append({"role": "user", "content": line})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adapterhub.cli.output import TerminalProgress, format_table, json_option, print_result
+from adapterhub.cli.trust import ca_option
 
 if TYPE_CHECKING:
     from adapterhub.evaluate.run import Score
@@ -38,7 +39,12 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--limit", type=click.IntRange(1), help="Rows of each file, always the same ones.")
 @click.option("--url", help="Ask a server, such as http://127.0.0.1:8000/v1.")
-@click.option("--api-key", envvar=["ADZ_EVAL_API_KEY", "OPENAI_API_KEY"], help="The server's key.")
+@click.option(
+    "--api-key",
+    envvar=["ADZ_EVAL_API_KEY", "ADZ_API_KEY", "OPENAI_API_KEY"],
+    help="The server's key.",
+)
+@ca_option
 @click.option(
     "--max-tokens",
     type=click.IntRange(1),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adapterhub.cli.output import TerminalProgress, json_option, print_result
+from adapterhub.cli.trust import ca_option
 
 if TYPE_CHECKING:
     from adapterhub.serve.client import PromptFormat
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 @click.argument("reference", metavar="REF")
 @click.argument("prompt")
 @click.option("--url", help="The server; by default http://127.0.0.1:8000/v1.")
-@click.option("--api-key", envvar=["ADZ_RUN_API_KEY", "OPENAI_API_KEY"], help="The server's key.")
+@click.option(
+    "--api-key",
+    envvar=["ADZ_RUN_API_KEY", "ADZ_API_KEY", "OPENAI_API_KEY"],
+    help="The server's key.",
+)
+@ca_option
 @click.option(
     "--max-tokens",
     type=click.IntRange(1),

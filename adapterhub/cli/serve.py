@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,8 @@ from adapterhub.cli.output import TerminalProgress, json_option, print_result
 
 if TYPE_CHECKING:
     from adapterhub.manifest import BaseRecord
+
+_FILE = click.Path(path_type=Path)
 
 
 @click.command(short_help="Serve a base and its adapters over the OpenAI API.")
@@ -23,7 +26,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Port to listen on.",
 )
-@click.option("--api-key", help="Refuse requests without this key.")
+@click.option(
+    "--api-key",
+    envvar=["ADZ_SERVE_API_KEY", "ADZ_API_KEY"],
+    help="A key that opens everything, beside those of adz keys.",
+)
+@click.option(
+    "--keys/--no-keys",
+    default=None,
+    help="Ask every client for a key, or none; by default as soon as there is a key, and "
+    "always where other machines reach --host.",
+)
+@click.option("--ssl-certfile", type=_FILE, help="Certificate chain (PEM): serve https.")
+@click.option("--ssl-keyfile", type=_FILE, help="The certificate's private key (PEM).")
 @click.option(
     "--max-rank", type=click.IntRange(1), help="Largest LoRA rank; by default the registry's."
 )
@@ -39,6 +54,34 @@ if TYPE_CHECKING:
 )
 @click.option("--dtype", default="auto", show_default=True, help="How the base is held.")
 @click.option("--engine", help="What answers; by default vLLM where it is installed.")
+@click.option(
+    "--max-body",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="MiB of the largest request.",
+)
+@click.option("--max-tokens", type=click.IntRange(1), help="Most tokens that a request gets.")
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1),
+    help="Requests in the engine at once, others wait; by default vLLM 256, transformers 32.",
+)
+@click.option(
+    "--max-requests-per-adapter",
+    type=click.IntRange(1),
+    help="Of these for one adapter; by default all, while no other adapter waits.",
+)
+@click.option(
+    "--max-waiting",
+    type=click.IntRange(0),
+    default=256,
+    show_default=True,
+    help="Requests that wait for one adapter; one more is told to come again.",
+)
+@click.option(
+    "--requests-per-minute", type=click.IntRange(1), help="Requests a minute for one adapter."
+)
 @json_option
 def command(
     base: str | None,
@@ -46,11 +89,20 @@ def command(
     host: str,
     port: int,
     api_key: str | None,
+    keys: bool | None,
+    ssl_certfile: Path | None,
+    ssl_keyfile: Path | None,
     max_rank: int | None,
     max_resident: int,
     max_context: int | None,
     dtype: str,
     engine: str | None,
+    max_body: int,
+    max_tokens: int | None,
+    max_requests: int | None,
+    max_requests_per_adapter: int | None,
+    max_waiting: int,
+    requests_per_minute: int | None,
     as_json: bool,
 ) -> int:
     """Serve BASE (by default the only one) and every adapter of it that is in the registry,
@@ -62,9 +114,11 @@ def command(
     from adapterhub.bases.verify import verify_base
     from adapterhub.errors import usage_error
     from adapterhub.plugins import open_registry
-    from adapterhub.protocols import ServeSettings
+    from adapterhub.protocols import Limits, ServeSettings
     from adapterhub.serve import engines
-    from adapterhub.serve.address import check_free, is_loopback
+    from adapterhub.serve.address import check_free
+    from adapterhub.serve.doors.certificate import check_certificate
+    from adapterhub.serve.doors.settings import needs_key
     from adapterhub.serve.models import template_notes
     from adapterhub.serve.quantized import quantizer_notes
 
@@ -76,12 +130,12 @@ def command(
         raise usage_error(f"{extra[0]!r} is one argument too many", "see adz serve --help")
     progress = TerminalProgress()
     check_free(host, port)
+    keyed = needs_key(host, api_key, keys, progress)
+    check_certificate(ssl_certfile, ssl_keyfile)
     registry = open_registry()
     record = choose_base(registry, base)
     implementation = engines.choose_engine(engine)
     verify_base(record)
-    if not is_loopback(host) and api_key is None:
-        progress.warn(f"whoever reaches {host} may use this server: give it an --api-key")
     for line in quantizer_notes(registry, record):
         progress.note(line)
     for line in template_notes(registry, record):
@@ -91,12 +145,23 @@ def command(
         host=host,
         port=port,
         api_key=api_key,
+        keys=keyed or keys,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
         max_rank=max_rank,
         max_resident=max_resident,
         max_context=max_context,
         dtype=dtype,
         extra=extra,
-        ready=lambda url: _announce(record, url, needs_key=api_key is not None, as_json=as_json),
+        limits=Limits(
+            body_bytes=max_body * 2**20,
+            max_tokens=max_tokens,
+            at_once=max_requests,
+            adapter_at_once=max_requests_per_adapter,
+            waiting=max_waiting,
+            requests_per_minute=requests_per_minute,
+        ),
+        ready=lambda url: _announce(record, url, needs_key=keyed, as_json=as_json),
     )
     return implementation.serve(settings, progress)
 

@@ -40,10 +40,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def api_url(host: str, port: int) -> str:
+def api_url(host: str, port: int, *, tls: bool = False) -> str:
     """The URL that a client on this machine uses, such as `http://127.0.0.1:8000/v1`."""
     name = _EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{name}:{port}/v1"
+    return f"http{'s' if tls else ''}://{name}:{port}/v1"
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> AdzError:

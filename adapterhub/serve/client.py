@@ -96,6 +96,11 @@ class Client:
             return True
         return True
 
+    def greet(self) -> None:
+        """Raise AdzError unless the server answers, and takes the key."""
+        with self._open() as client:
+            client.with_options(timeout=_CONNECT_SECONDS).models.list()
+
     @contextmanager
     def _open(self) -> Iterator[OpenAI]:
         from openai import APIConnectionError, APIStatusError, OpenAI
@@ -109,8 +114,12 @@ class Client:
         except APIConnectionError as error:
             # httpx says "[Errno 111] Connection refused"; the number helps nobody.
             reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error.__cause__ or error)).rstrip(".")
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in reason
             raise AdzError(
-                f"no server answers at {self.url}: {reason}", "start one: adz serve"
+                f"no server answers at {self.url}: {reason}",
+                "give the certificates to trust: --ca FILE"
+                if untrusted
+                else "start one: adz serve",
             ) from error
         except APIStatusError as error:
             raise AdzError(f"the server answered {error.status_code}: {_message(error)}") from error

@@ -13,12 +13,17 @@ from adapterhub.models import compute_device, load_base, load_tokenizer
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import Progress, ServeSettings
 from adapterhub.serve.address import api_url
+from adapterhub.serve.doors.connection import PatientConnection
+from adapterhub.serve.doors.middleware import Doors
+from adapterhub.serve.doors.settings import door_settings
 from adapterhub_transformers.api import create_app
 from adapterhub_transformers.service import Service
-from adapterhub_transformers.worker import Worker
+from adapterhub_transformers.worker import LARGEST_BATCH, Worker
 
 # How long SIGTERM or Ctrl-C waits for the answers that are being written.
 _DRAIN_SECONDS = 20
+# Two batches: one that runs, one that is ready when it ends.
+_AT_ONCE = 2 * LARGEST_BATCH
 
 
 class TransformersEngine:
@@ -32,13 +37,9 @@ class TransformersEngine:
             )
         with _bind(settings.host, settings.port) as listener:
             service = load_service(settings, progress)
-            url = api_url(settings.host, listener.getsockname()[1])
-            config = uvicorn.Config(
-                create_app(service, settings.api_key),
-                log_level="warning",
-                lifespan="off",
-                timeout_graceful_shutdown=_DRAIN_SECONDS,
-            )
+            tls = settings.ssl_certfile is not None
+            url = api_url(settings.host, listener.getsockname()[1], tls=tls)
+            config = server_config(service, settings)
             # uvicorn ends in order and then raises the signal again, for whoever was there before.
             before = signal.signal(signal.SIGTERM, lambda *_: None)
             try:
@@ -49,6 +50,19 @@ class TransformersEngine:
                 signal.signal(signal.SIGTERM, before)
                 service.worker.stop()
         return EXIT_OK
+
+
+def server_config(service: Service, settings: ServeSettings) -> uvicorn.Config:
+    """The application behind its doors."""
+    return uvicorn.Config(
+        Doors(create_app(service), door_settings(settings, _AT_ONCE)),
+        http=PatientConnection,
+        ssl_keyfile=settings.ssl_keyfile,
+        ssl_certfile=settings.ssl_certfile,
+        log_level="warning",
+        lifespan="off",
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]

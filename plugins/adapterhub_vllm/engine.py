@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
+import ssl
 import threading
 import time
 import urllib.error
@@ -21,9 +23,11 @@ from adapterhub.manifest import BaseRecord
 from adapterhub.plugins import load_plugins, open_registry
 from adapterhub.protocols import Progress, Registry, ServeSettings
 from adapterhub.serve.address import api_url, check_free
+from adapterhub.serve.doors.settings import door_settings
 from adapterhub.serve.models import why_not_servable
 from adapterhub_vllm.child import Child
 from adapterhub_vllm.contract import is_cpu_build, vllm_release
+from adapterhub_vllm.doors import AT_ONCE
 from adapterhub_vllm.launch import command_line, environment
 from adapterhub_vllm.limits import LEGAL_RANKS, smallest_legal_rank
 from adapterhub_vllm.settings import ServerSettings
@@ -46,14 +50,18 @@ class VllmEngine:
         max_rank = choose_rank(registry, base, settings.max_rank)
         on_cpu = is_cpu_build()
         command = command_line(settings, base, max_rank, on_cpu=on_cpu)
-        server = ServerSettings(base.name, max_rank)
-        variables = environment(settings, server, os.environ, on_cpu=on_cpu)
+        # For our own question whether it answers yet; it ends with this server.
+        own_key = secrets.token_urlsafe(32)
+        doors = door_settings(settings, AT_ONCE, own_key)
+        server = ServerSettings(base.name, max_rank, doors)
+        variables = environment(settings, server, own_key, os.environ, on_cpu=on_cpu)
         log = adz_home() / "serve" / f"{settings.port}.log"
         with _sigterm_raises():
             child = Child(command, variables, log)
             try:
-                self._wait_until_ready(child, settings, progress)
-                settings.ready(api_url(settings.host, settings.port))
+                url = api_url(settings.host, settings.port, tls=settings.ssl_certfile is not None)
+                self._wait_until_ready(child, url, own_key, progress)
+                settings.ready(url)
                 child.wait()
             except KeyboardInterrupt:
                 return EXIT_INTERRUPTED
@@ -63,13 +71,12 @@ class VllmEngine:
                 child.stop()
         raise _ended(child, "ended")
 
-    def _wait_until_ready(self, child: Child, settings: ServeSettings, progress: Progress) -> None:
-        url = api_url(settings.host, settings.port)
+    def _wait_until_ready(self, child: Child, url: str, key: str, progress: Progress) -> None:
         with progress.task(f"starting {vllm_release()}", None) as task:
             while True:
                 if child.exit_code() is not None:
                     raise _ended(child, "did not start")
-                models = _ask(f"{url}/models", settings.api_key)
+                models = _ask(f"{url}/models", key)
                 if models is not None:
                     break
                 task.advance(0, child.stage())
@@ -114,12 +121,16 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _ask(url: str, api_key: str | None) -> list[dict[str, Any]] | None:
+def _ask(url: str, key: str) -> list[dict[str, Any]] | None:
     """The models that the server lists, None while it does not answer."""
     request = urllib.request.Request(url)  # noqa: S310
-    if api_key:
-        request.add_header("Authorization", f"Bearer {api_key}")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request.add_header("Authorization", f"Bearer {key}")
+    # Our own child on this machine, whose certificate names another host.
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     try:
         with opener.open(request, timeout=10) as response:
             data: list[dict[str, Any]] = json.load(response)["data"]

@@ -18,11 +18,13 @@ def register() -> None:
     settings = read_settings()
     if settings is None or _registered:
         return
-    from adapterhub_vllm import kernels, serving
+    from adapterhub_vllm import doors, kernels, serving
 
     try:
         kernels.install()
+        doors.check()
         serving.install(settings)
+        doors.install(settings.doors)
     except AdzError as error:
         raise SystemExit(f"adz: {error}") from error
     except ImportError as error:

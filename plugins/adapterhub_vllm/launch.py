@@ -36,6 +36,12 @@ _OURS = {
     "--default-mm-loras": "a request names its adapter",
     "--trust-remote-code": "a base may not bring code",
     "--middleware": "it would run outside the check of API keys",
+    "--root-path": "routes are compared with their whole path",
+    "--uds": "adz serve --host",
+    "--ssl-keyfile": "adz serve --ssl-keyfile",
+    "--ssl-certfile": "adz serve --ssl-certfile",
+    "--allowed-local-media-path": "a client names no file of this machine",
+    "--trust-request-chat-template": "a client brings no template",
 }
 _SEVERAL_WORKERS = ("--tensor-parallel", "-tp", "--pipeline-parallel", "-pp", "--data-parallel",
                     "-dp")  # fmt: skip
@@ -64,13 +70,22 @@ def command_line(
     context = settings.max_context or (_default_context(base) if on_cpu else None)
     if context:
         command += ["--max-model-len", str(context)]
+    if settings.ssl_keyfile and settings.ssl_certfile:
+        command += ["--ssl-keyfile", str(settings.ssl_keyfile)]
+        command += ["--ssl-certfile", str(settings.ssl_certfile)]
     return [*command, *settings.extra]
 
 
 def environment(
-    settings: ServeSettings, server: ServerSettings, given: Mapping[str, str], *, on_cpu: bool
+    settings: ServeSettings,
+    server: ServerSettings,
+    own_key: str,
+    given: Mapping[str, str],
+    *,
+    on_cpu: bool,
 ) -> dict[str, str]:
-    """`given` (the user's environment) with ours in it."""
+    """`given` (the user's environment) with ours in it. `own_key` closes a vLLM into which our
+    plugin, and with it our doors, did not come."""
     result = {
         **given,
         **server.to_environment(),
@@ -79,16 +94,14 @@ def environment(
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
         "VLLM_SERVER_DEV_MODE": "0",
+        # In the environment, since a command line can be read by every user of the machine.
+        "VLLM_API_KEY": own_key,
         "PYTHONUNBUFFERED": "1",
     }
     # An allowlist stays in force, with our plugin added.
     if "VLLM_PLUGINS" in given:
         names = [name for name in given["VLLM_PLUGINS"].split(",") if name]
         result["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*names, PLUGIN]))
-    # In the environment, since a command line can be read by every user of the machine.
-    result.pop("VLLM_API_KEY", None)
-    if settings.api_key:
-        result["VLLM_API_KEY"] = settings.api_key
     if on_cpu:
         result.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cache_gigabytes()))
         cores = cores_to_bind()

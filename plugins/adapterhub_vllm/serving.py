@@ -29,7 +29,6 @@ def install(settings: ServerSettings) -> None:
     """Replace the methods, after checking that they are the ones we know. Raises AdzError."""
     from vllm.entrypoints.openai.models.serving import OpenAIServingModels
     from vllm.entrypoints.serve.engine.serving import BaseServing
-    from vllm.entrypoints.serve.middleware import authenticate
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -40,7 +39,6 @@ def install(settings: ServerSettings) -> None:
             BaseServing.create_error_response: ("message", "err_type", "status_code", "param"),
             OpenAIServingModels.show_available_models: ("self",),
             OpenAIServingModels.model_name: ("self", "lora_request"),
-            authenticate.AuthenticationMiddleware: ("app", "tokens"),
             AsyncLLM.add_lora: ("self", "lora_request"),
             LoRARequest: (
                 "lora_name", "lora_int_id", "lora_path", "base_model_name", "load_inplace",
@@ -52,8 +50,6 @@ def install(settings: ServerSettings) -> None:
     BaseServing._check_model = _check_model(adapters, settings)
     BaseServing._maybe_get_adapters = _get_adapter(adapters, settings)
     OpenAIServingModels.show_available_models = _show_models(adapters, settings)
-    # vLLM's own list leaves out routes that generate, such as /invocations.
-    authenticate.GUARDED_PREFIX = ("/",)
 
 
 def _check_model(adapters: Adapters, settings: ServerSettings) -> Any:

@@ -9,15 +9,19 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
+from adapterhub.serve.doors.settings import DoorSettings
+
 VARIABLE = "ADAPTERHUB_VLLM"
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`base` is a name in the registry, `max_rank` the rank that slots are padded to."""
+    """`base` is a name in the registry, `max_rank` the rank that slots are padded to, `doors`
+    what stands before the server."""
 
     base: str
     max_rank: int
+    doors: DoorSettings
 
     def to_environment(self) -> dict[str, str]:
         """The variable for the child's environment."""
@@ -27,4 +31,7 @@ class ServerSettings:
 def read_settings() -> ServerSettings | None:
     """The settings of this process, None where `adz serve` did not start it."""
     text = os.environ.get(VARIABLE)
-    return ServerSettings(**json.loads(text)) if text else None
+    if not text:
+        return None
+    values = json.loads(text)
+    return ServerSettings(**{**values, "doors": DoorSettings.from_values(values["doors"])})

@@ -12,6 +12,7 @@ import pytest
 
 from adapterhub import specs
 from adapterhub.plugins import Provided, load_plugins
+from adapterhub.protocols import Limits
 from adapterhub.serve import engines
 from adapterhub.serve.address import api_url, is_loopback
 from adapterhub.serve.client import mismatch
@@ -37,7 +38,7 @@ def free() -> str:
 class Recorder:
     """An engine that says it is ready and ends."""
 
-    settings: Any = None
+    settings: Any
 
     def serve(self, settings: Any, progress: Any) -> int:
         Recorder.settings = settings
@@ -48,6 +49,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
     monkeypatch.setattr(engines, "choose_engine", lambda name: Recorder())
+    Recorder.settings = None
     return Recorder
 
 
@@ -148,11 +150,85 @@ def test_the_engine_gets_what_was_asked_and_the_examples_name_an_adapter(
     }  # fmt: skip
 
 
-def test_a_server_that_all_can_reach_warns_without_a_key(
+def test_a_server_that_others_reach_needs_a_key(
     adz: Any, tiny_base: Any, recorder: type[Recorder], free: str
 ) -> None:
-    assert "--api-key" in adz("serve", "--port", free, "--host", "0.0.0.0").err
-    assert adz("serve", "--port", free, "--host", "0.0.0.0", "--api-key", "k").err == ""
+    everywhere = ("serve", "--port", free, "--host", "0.0.0.0")
+    refused = adz(*everywhere)
+    assert (refused.code, refused.out) == (2, "")
+    assert "other machines reach 0.0.0.0, and there is no key" in refused.err
+    assert "adz keys new" in refused.err
+    assert recorder.settings is None
+    for extra, keys, warned in (
+        (("--api-key", "k"), True, ""),
+        (("--no-keys",), False, "warning: whoever reaches 0.0.0.0 may use this server"),
+    ):
+        done = adz(*everywhere, *extra)
+        assert done.code == 0
+        assert done.err.startswith(warned)
+        assert bool(done.err) is bool(warned)
+        assert recorder.settings.keys is keys
+    assert adz("keys", "new", "ci").code == 0
+    done = adz(*everywhere)
+    assert (done.code, done.err, recorder.settings.keys) == (0, "", True)
+    assert "Bearer KEY" in done.out
+
+
+def test_on_this_machine_a_key_is_needed_once_there_is_one(
+    adz: Any, tiny_base: Any, recorder: type[Recorder], free: str, monkeypatch: Any
+) -> None:
+    serve = ("serve", "--port", free)
+    assert adz(*serve).code == 0
+    assert recorder.settings.keys is None
+    assert "there is no key" in adz(*serve, "--keys").err
+    adz("keys", "new", "ci")
+    assert "Bearer KEY" in adz(*serve).out
+    assert recorder.settings.keys is True
+    adz("keys", "rm", "ci")
+    monkeypatch.setenv("ADZ_API_KEY", "from-the-environment")
+    assert adz(*serve).code == 0
+    assert (recorder.settings.api_key, recorder.settings.keys) == ("from-the-environment", True)
+    monkeypatch.setenv("ADZ_SERVE_API_KEY", "nearer")
+    adz(*serve)
+    assert recorder.settings.api_key == "nearer"
+    assert "exclude each other" in adz(*serve, "--no-keys").err
+    assert "--api-key is empty" in adz(*serve, "--api-key", "").err
+
+
+def test_a_broken_file_of_keys_is_one_line(
+    adz: Any, tiny_base: Any, recorder: type[Recorder], free: str, home: Path
+) -> None:
+    for text, words in (
+        ("ci: [", "malformed at line 1"),
+        ("ci: 7", "ci is not a mapping"),
+        ("ci: {}", "sha256 is not given"),
+        ("ci: {sha256: abc}", "sha256"),
+        ("A: {}", "not a valid name"),
+        ("ci: {sha256: " + "a" * 64 + ", model: [sql]}", "did you mean models?"),
+    ):
+        (home / "keys.yaml").write_text(text)
+        for command in (("serve", "--port", free), ("keys", "ls"), ("keys", "new", "x")):
+            done = adz(*command)
+            assert done.code == 2, text
+            assert words in done.err
+            assert done.err.count("\n") == 1
+    assert (home / "keys.yaml").read_text() == text
+
+
+def test_limits_reach_the_engine(
+    adz: Any, tiny_base: Any, recorder: type[Recorder], free: str
+) -> None:
+    asked = ("--max-body", "2", "--max-tokens", "100", "--max-requests", "4", "--max-waiting", "0",
+             "--max-requests-per-adapter", "3", "--requests-per-minute", "60")  # fmt: skip
+    assert adz("serve", "--port", free, *asked).code == 0
+    assert recorder.settings.limits == Limits(
+        body_bytes=2 * 2**20,
+        max_tokens=100,
+        at_once=4,
+        adapter_at_once=3,
+        waiting=0,
+        requests_per_minute=60,
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,12 @@ def run(*references: str, data: list[Path], **options: Any) -> dict[tuple[str, s
 
 @pytest.fixture
 def server(tiny_base: Any) -> Iterator[str]:
-    from adapterhub_transformers.api import create_app
-    from adapterhub_transformers.engine import load_service
+    from adapterhub_transformers.engine import load_service, server_config
 
-    service = load_service(ServeSettings("tiny"), TerminalProgress())
-    config = uvicorn.Config(create_app(service, "key"), port=0, log_level="warning", lifespan="off")
+    settings = ServeSettings("tiny", api_key="key")
+    service = load_service(settings, TerminalProgress())
+    config = server_config(service, settings)
+    config.port = 0
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run)
     thread.start()

@@ -22,8 +22,7 @@ from adapterhub.cli.output import TerminalProgress
 from adapterhub.generate import generate
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import ServeSettings
-from adapterhub_transformers.api import create_app
-from adapterhub_transformers.engine import load_service
+from adapterhub_transformers.engine import load_service, server_config
 
 METHODS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
 PROMPT = "The quick brown"
@@ -44,8 +43,9 @@ class Running:
 
 def start(settings: ServeSettings) -> Iterator[tuple[str, Any]]:
     service = load_service(settings, TerminalProgress())
-    app = create_app(service, settings.api_key)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+    config = server_config(service, settings)
+    config.port = 0
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -280,8 +280,9 @@ def test_a_client_that_goes_away_frees_the_worker(
 
 def test_every_route_asks_for_the_key(tiny_base: Any) -> None:
     for url, _ in start(ServeSettings("tiny", api_key="secret")):
-        for path in ("/v1/models", "/health", "/docs"):
+        for path in ("/v1/models", "/metrics", "/docs", "/v1/load_lora_adapter"):
             assert httpx.get(url + path).status_code == 401
+        assert httpx.get(f"{url}/health").status_code == 200
         wrong = {"Authorization": "Bearer wrong"}
         assert httpx.get(f"{url}/v1/models", headers=wrong).status_code == 401
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="secret")

@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("vllm")
 
 from adapterhub.plugins import open_registry
+from adapterhub.protocols import ServeSettings
+from adapterhub.serve.doors.settings import door_settings
 from adapterhub.serve.errors import RequestError
 from adapterhub_vllm import adapters as module
 from adapterhub_vllm.adapters import Adapters
@@ -46,7 +48,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def adapters(tiny_base: Any) -> Adapters:
-    return Adapters(ServerSettings("tiny", 16))
+    return Adapters(ServerSettings("tiny", 16, door_settings(ServeSettings("tiny"), 4)))
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
@@ -76,6 +78,7 @@ def test_requests_at_once_load_a_version_once(
     assert entries[0].lora_name == "sql@1"
     assert entries[0].lora_path == str(open_registry().path(version))
     assert entries[0].load_inplace is False
+    assert [lease.version for lease in open_registry().leases()] == ["sql@1"]
 
 
 def test_each_digest_has_a_name_an_id_and_a_directory_of_its_own(

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from adapterhub.errors import AdzError
+from adapterhub.protocols import ServeSettings
+from adapterhub.serve.doors.settings import door_settings
 from adapterhub_vllm.contract import check_signatures
 from adapterhub_vllm.settings import ServerSettings
 
@@ -21,7 +23,7 @@ import json, os, sys
 from vllm.plugins import load_general_plugins
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.serving import BaseServing
-from vllm.entrypoints.serve.middleware import authenticate
+from vllm.entrypoints.launchers.api_server import entry
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.platforms import current_platform
 
@@ -31,7 +33,7 @@ def state():
         BaseServing._maybe_get_adapters.__module__,
         OpenAIServingModels.show_available_models.__module__,
         current_platform.get_punica_wrapper(),
-        "/" in authenticate.GUARDED_PREFIX,
+        entry.serve_http.__module__,
     ]
 
 load_general_plugins()
@@ -53,10 +55,11 @@ async def other(self, request, raw): ...
 result["refused"] = [
     refusal(BaseServing, "_check_model", other),
     refusal(OpenAIServingModels, "show_available_models", other),
+    refusal(entry, "serve_http", other),
     refusal(punica_cpu.PunicaWrapperCPU, "add_lora_linear", other),
     refusal(punica_cpu, "PunicaWrapperCPU", None),
 ]
-result["half"] = state()[:3]
+result["half"] = [*state()[:3], state()[4]]
 register()
 register()
 result["active"] = state()
@@ -68,8 +71,9 @@ print(json.dumps(result))
 def outcome() -> Any:
     """What the script saw."""
     pytest.importorskip("vllm")
+    settings = ServerSettings("tiny", 16, door_settings(ServeSettings("tiny"), 4))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(ServerSettings("tiny", 16).to_environment())],
+        [sys.executable, "-c", SCRIPT, json.dumps(settings.to_environment())],
         env=os.environ,
         capture_output=True,
         text=True,
@@ -81,23 +85,23 @@ def outcome() -> Any:
 
 
 def test_vllm_finds_the_plugin_and_it_is_inert_elsewhere(outcome: Any) -> None:
-    check, adapters, models, wrapper, guarded = outcome["inert"]
+    check, adapters, models, wrapper, server = outcome["inert"]
     assert outcome["loaded"]
     assert check == adapters == "vllm.entrypoints.serve.engine.serving"
     assert models == "vllm.entrypoints.openai.models.serving"
     assert wrapper.startswith("vllm.")
-    assert not guarded
+    assert server.startswith("vllm.")
 
 
 def test_under_adz_serve_every_part_is_replaced(outcome: Any) -> None:
-    check, adapters, models, wrapper, guarded = outcome["active"]
+    check, adapters, models, wrapper, server = outcome["active"]
     assert {check, adapters, models} == {"adapterhub_vllm.serving"}
     assert wrapper == "adapterhub_vllm.cpu_lora.GroupedPunicaWrapper"
-    assert guarded
+    assert server == "adapterhub_vllm.doors"
 
 
 def test_a_vllm_that_differs_ends_with_one_line(outcome: Any) -> None:
-    names = ["other takes", "other takes", "other takes", "PunicaWrapperCPU"]
+    names = ["other takes"] * 4 + ["PunicaWrapperCPU"]
     assert len(outcome["refused"]) == len(names)
     for line, name in zip(outcome["refused"], names, strict=True):
         assert line.startswith("adz: ")

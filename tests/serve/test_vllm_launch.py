@@ -15,13 +15,15 @@ import pytest
 
 from adapterhub.errors import EXIT_USAGE, AdzError
 from adapterhub.protocols import ServeSettings
+from adapterhub.serve.doors.keys import digest_of
+from adapterhub.serve.doors.settings import door_settings
 from adapterhub_vllm import machine
 from adapterhub_vllm.child import Child, explain_end
 from adapterhub_vllm.launch import command_line, environment
 from adapterhub_vllm.settings import VARIABLE, ServerSettings, read_settings
 
 SETTINGS = ServeSettings(base="tiny", port=8123, max_resident=3)
-SERVER = ServerSettings("tiny", 16)
+SERVER = ServerSettings("tiny", 16, door_settings(SETTINGS, 256, "own"))
 
 
 def value_of(command: list[str], flag: str) -> str:
@@ -46,14 +48,15 @@ def test_on_a_gpu_vllm_keeps_its_own_defaults(tiny_base: Any) -> None:
     command = command_line(SETTINGS, tiny_base, 16, on_cpu=False)
     assert "--max-model-len" not in command
     assert value_of(command, "--dtype") == "auto"
-    variables = environment(SETTINGS, SERVER, {}, on_cpu=False)
+    variables = environment(SETTINGS, SERVER, "own", {}, on_cpu=False)
     assert not [name for name in variables if name.startswith("VLLM_CPU_")]
 
 
 @pytest.mark.parametrize(
     "extra",
     ["--model", "--port=1", "--lora-modules", "--trust-remote-code", "--trust_remote_code",
-     "--served-model-name", "--middleware", "--api-key", "--max_lora_rank=512"],
+     "--served-model-name", "--middleware", "--api-key", "--max_lora_rank=512", "--uds",
+     "--root-path", "--ssl-keyfile", "--allowed-local-media-path"],
 )  # fmt: skip
 def test_flags_that_are_not_the_users_are_refused(tiny_base: Any, extra: str) -> None:
     with pytest.raises(AdzError, match="cannot be given to vLLM here") as raised:
@@ -61,14 +64,22 @@ def test_flags_that_are_not_the_users_are_refused(tiny_base: Any, extra: str) ->
     assert raised.value.exit_code == EXIT_USAGE
 
 
-def test_the_key_is_in_no_command_line(tiny_base: Any) -> None:
+def test_no_key_is_in_the_command_line_or_in_what_the_child_is_told(tiny_base: Any) -> None:
     settings = replace(SETTINGS, api_key="secret")
+    server = ServerSettings("tiny", 16, door_settings(settings, 256, "own"))
     assert "secret" not in " ".join(command_line(settings, tiny_base, 16, on_cpu=True))
-    assert environment(settings, SERVER, {}, on_cpu=True)["VLLM_API_KEY"] == "secret"
-    # A key from elsewhere would lock out a user who asked for none.
-    assert "VLLM_API_KEY" not in environment(
-        SETTINGS, SERVER, {"VLLM_API_KEY": "other"}, on_cpu=True
-    )
+    variables = environment(settings, server, "own", {"VLLM_API_KEY": "other"}, on_cpu=True)
+    assert "secret" not in str(variables)
+    # For a vLLM without our doors; whoever got in there would need this one.
+    assert variables["VLLM_API_KEY"] == "own"
+    assert digest_of("secret") in variables[VARIABLE]
+
+
+def test_a_certificate_is_handed_on(tiny_base: Any) -> None:
+    settings = replace(SETTINGS, ssl_certfile=Path("/c.pem"), ssl_keyfile=Path("/k.pem"))
+    command = command_line(settings, tiny_base, 16, on_cpu=True)
+    assert value_of(command, "--ssl-certfile") == "/c.pem"
+    assert value_of(command, "--ssl-keyfile") == "/k.pem"
 
 
 @pytest.mark.parametrize(
@@ -83,12 +94,12 @@ def test_the_key_is_in_no_command_line(tiny_base: Any) -> None:
 def test_a_users_allowlist_of_plugins_stays_in_force(
     given: dict[str, str], expected: str | None
 ) -> None:
-    assert environment(SETTINGS, SERVER, given, on_cpu=True).get("VLLM_PLUGINS") == expected
+    assert environment(SETTINGS, SERVER, "own", given, on_cpu=True).get("VLLM_PLUGINS") == expected
 
 
 def test_the_environment_is_offline_and_without_vllms_management() -> None:
     given = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "HF_HUB_OFFLINE": "0", "PATH": "/bin"}
-    variables = environment(SETTINGS, SERVER, given, on_cpu=True)
+    variables = environment(SETTINGS, SERVER, "own", given, on_cpu=True)
     assert variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
     assert variables["HF_HUB_OFFLINE"] == "1"
     assert variables["VLLM_NO_USAGE_STATS"] == "1"
@@ -97,14 +108,14 @@ def test_the_environment_is_offline_and_without_vllms_management() -> None:
 
 def test_what_a_user_set_for_the_cpu_wins() -> None:
     given = {"VLLM_CPU_KVCACHE_SPACE": "7", "VLLM_CPU_OMP_THREADS_BIND": "auto"}
-    variables = environment(SETTINGS, SERVER, given, on_cpu=True)
+    variables = environment(SETTINGS, SERVER, "own", given, on_cpu=True)
     assert variables["VLLM_CPU_KVCACHE_SPACE"] == "7"
     assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "auto"
 
 
 def test_several_workers_choose_their_own_cores() -> None:
     settings = replace(SETTINGS, extra=("--tensor-parallel-size", "2"))
-    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(settings, SERVER, {}, on_cpu=True)
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(settings, SERVER, "own", {}, on_cpu=True)
 
 
 def test_the_settings_reach_the_child(monkeypatch: pytest.MonkeyPatch) -> None:

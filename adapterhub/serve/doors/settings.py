@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from adapterhub.protocols import Limits, ServeSettings
+from adapterhub.errors import usage_error
+from adapterhub.protocols import Limits, Progress, ServeSettings
 from adapterhub.serve.address import is_loopback
-from adapterhub.serve.doors.keys import digest_of
+from adapterhub.serve.doors.keys import digest_of, read_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +21,38 @@ class DoorSettings:
     keys: bool | None
     limits: Limits
 
-    def to_json(self) -> str:
-        """For `from_json` in another process; it holds no key."""
-        return json.dumps(asdict(self))
-
     @classmethod
-    def from_json(cls, text: str) -> DoorSettings:
-        """What `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        limits = Limits(**values.pop("limits"))
+    def from_values(cls, values: Mapping[str, Any]) -> DoorSettings:
+        """The settings that `dataclasses.asdict` and JSON brought from another process."""
+        limits = Limits(**values["limits"])
         return cls(**{**values, "digests": tuple(values["digests"]), "limits": limits})
+
+
+def needs_key(host: str, api_key: str | None, keys: bool | None, progress: Progress) -> bool:
+    """Whether clients of a server on `host` need a key from its start on; `keys` is what was
+    asked for, None for what is safe.
+
+    Raises AdzError for a server that nobody could use, one that other machines could use without
+    a key, and a file of keys that cannot be read.
+    """
+    if keys is False:
+        if api_key is not None:
+            raise usage_error("--api-key and --no-keys exclude each other")
+        if not is_loopback(host):
+            progress.warn(f"whoever reaches {host} may use this server: it asks for no key")
+        return False
+    if api_key == "":
+        raise usage_error("--api-key is empty", "give a key, or make one: adz keys new NAME")
+    if api_key is not None or read_keys():
+        return True
+    if not is_loopback(host):
+        raise usage_error(
+            f"other machines reach {host}, and there is no key",
+            "adz keys new NAME makes one; --no-keys where something else keeps strangers out",
+        )
+    if keys:
+        raise usage_error("there is no key", "adz keys new NAME makes one")
+    return False
 
 
 def door_settings(settings: ServeSettings, at_once: int, *more_keys: str) -> DoorSettings:

@@ -314,7 +314,8 @@ def test_a_stream_comes_as_it_is_made_and_holds_its_place(serve: Any) -> None:
 def test_a_client_that_goes_away_frees_its_place(serve: Any, pool: ThreadPoolExecutor) -> None:
     site = serve(at_once=1)
     with site.client.stream("POST", "/v1/completions", json={"model": "a", "stream": 10**6}) as a:
-        next(a.iter_raw())
+        pieces = a.iter_raw()
+        next(pieces)
         assert site.doors._admission._free == 0
     wait_until(lambda: site.doors._admission._free == 1)
     held = pool.submit(site.ask, "a", hold=True)

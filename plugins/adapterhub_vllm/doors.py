@@ -1,0 +1,44 @@
+"""Puts our doors before vLLM's routes, and our connections under them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from adapterhub.serve.doors.settings import DoorSettings
+from adapterhub_vllm.contract import check_signatures
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+AT_ONCE = 256
+"""Requests in vLLM at once: it batches that many, and more would wait in its own queue, in
+which adapters have no turns."""
+
+
+def check() -> None:
+    """Raise AdzError where vLLM does not start its server as we know it."""
+    from vllm.entrypoints.launchers.api_server import entry
+
+    check_signatures(
+        {entry.serve_http: ("app", "sock", "enable_ssl_refresh", "peer_loads", "uvicorn_kwargs")}
+    )
+
+
+def install(settings: DoorSettings) -> None:
+    """Every server that this process starts is behind the doors."""
+    from vllm.entrypoints.launchers.api_server import entry
+
+    from adapterhub.serve.doors.connection import PatientConnection
+    from adapterhub.serve.doors.middleware import Doors
+
+    serve_http = entry.serve_http
+
+    async def serve_behind_doors(app: FastAPI, **options: Any) -> Any:
+        # What is added last is outermost.
+        app.add_middleware(Doors, settings=settings)
+        return await serve_http(app, **options, http=PatientConnection)
+
+    entry.serve_http = serve_behind_doors
+    # vLLM's own check, which closes a server into which our plugin did not come, knows one key.
+    os.environ.pop("VLLM_API_KEY", None)
