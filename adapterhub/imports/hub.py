@@ -95,7 +95,7 @@ def _look(repository: str, revision: str | None) -> tuple[HubSource, dict[str, R
     from huggingface_hub.hf_api import RepoFile
 
     api = HfApi(library_name="adapterhub")
-    commit = api.model_info(repository, revision=revision).sha
+    commit = api.model_info(repository, revision=revision, timeout=30).sha
     if commit is None:
         raise AdzError(f"the Hub does not say which commit of {repository} is meant")
     entries = api.list_repo_tree(repository, revision=commit)

@@ -20,6 +20,8 @@ from adapterhub.protocols import TransferInterrupted
 _CHUNK = 2**20
 _MAX_SMALL = 2**20
 _TIMEOUT_SECONDS = 30.0
+# The Hub may work on a commit for a while before it answers.
+_PATIENCE = httpx2.Timeout(120.0, connect=15.0)
 _HINTS = {
     401: "log in with 'hf auth login', or set HF_TOKEN",
     403: "the token may not do that: check its rights for this organisation",
@@ -73,7 +75,11 @@ def read_small(api: HfApi, repository: str, commit: str, path: str) -> bytes:
 
 @contextmanager
 def clear_errors(repository: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one line."""
+    """Turn what huggingface_hub raises into one line, and what never answers into an error."""
+    session = get_session()
+    # It waits without end unless its user says otherwise.
+    if session.timeout == httpx2.Timeout(None):
+        session.timeout = _PATIENCE
     try:
         yield
     except OfflineModeIsEnabled as error:

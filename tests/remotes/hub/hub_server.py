@@ -83,7 +83,8 @@ class Repository:
 
 @dataclass
 class Fault:
-    """An answer in place of the right one, for so many requests that match."""
+    """An answer in place of the right one, for so many requests that match. A status of 0: no
+    answer at all."""
 
     method: str
     path: str
@@ -108,6 +109,7 @@ class HubServer:
         self.before_commit: Any = None
         self.lock = threading.RLock()
         self.url = ""
+        self.stopped = threading.Event()
 
     def put(self, repository: str, files: dict[str, bytes], *, private: bool = False) -> str:
         """A commit on `main` as somebody else makes it; returns its sha."""
@@ -154,6 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.requests.append((self.command, path))
             fault = self._fault(path)
         try:
+            if fault is not None and fault.status == 0:
+                self.close_connection = True
+                self.hub.stopped.wait(30)
+                return
             if fault is not None:
                 raise _Answer(fault.status, fault.body)
             for pattern, methods, action in _ROUTES:
@@ -479,6 +485,7 @@ def running_hub() -> Iterator[HubServer]:
     try:
         yield hub
     finally:
+        hub.stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()

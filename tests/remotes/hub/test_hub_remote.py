@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import huggingface_hub
 import peft
 import pytest
@@ -22,6 +23,7 @@ from adapterhub.manifest import BaseLink, Manifest, Version, payload_digest, sha
 from adapterhub.manifest import FileRecord as Record
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import Remote, RemoteFile, RemoteVersion, TransferInterrupted
+from adapterhub_remotes import hub_access
 
 WEIGHTS = os.urandom(3 * 2**20)
 CARD = "---\ntags:\n- adapterhub\n---\n# card\n"
@@ -439,6 +441,22 @@ def test_errors_are_one_line_with_what_to_do(
     refused(lambda: open_remote("hub://org").tags("sql"), "cannot be reached", "HF_ENDPOINT")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     refused(lambda: open_remote("hub://org").tags("sql"), "HF_HUB_OFFLINE is set")
+
+
+def test_a_hub_that_never_answers_is_an_error(
+    remote: Remote, hub: Any, make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make().push(remote)
+    found = remote.find("sql", "7")
+    assert found is not None
+    huggingface_hub.utils.close_session()
+    monkeypatch.setattr(hub_access, "_PATIENCE", httpx2.Timeout(0.3))
+    monkeypatch.setattr(hub_access, "_TIMEOUT_SECONDS", 0.3)
+    hub.faults += [fault("GET", "/refs", 0), fault("GET", "/storage/", 0)]
+    with pytest.raises(AdzError, match="org/sql cannot be reached: "):
+        remote.tags("sql")
+    with pytest.raises(TransferInterrupted, match="org/sql: "):
+        list(remote.read("sql", found, make().files[1], 0))
 
 
 def test_metadata_that_the_hub_refuses_are_an_error(
