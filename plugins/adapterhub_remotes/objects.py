@@ -18,6 +18,7 @@ _INSTALL = {
     "az": "pip install adlfs",
 }
 _SECRETS = re.compile(r"//[^/@\s]+@|(?<=[?&])[^=\s&]+=[^&\s]+")
+_NOT_IMPLEMENTED = re.compile("not ?implemented", re.IGNORECASE)
 
 
 class Objects:
@@ -88,8 +89,10 @@ class Objects:
                 self._system.pipe_file(full, data, mode="create")
             except FileExistsError:
                 return False
-            except TypeError:
-                # This file system has no way to write only where nothing is.
+            except (TypeError, OSError) as error:
+                # This file system, or this server, cannot write only where nothing is.
+                if isinstance(error, OSError) and not _NOT_IMPLEMENTED.search(str(error)):
+                    raise
                 self._system.pipe_file(full, data)
             return True
 

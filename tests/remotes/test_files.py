@@ -161,6 +161,36 @@ def test_a_file_system_that_cannot_write_only_new_files(
     assert found.manifest == MANIFEST
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_taken"),
+    [
+        ("A header you provided implies functionality that is not implemented", True),
+        ("NotImplemented: If-None-Match", True),
+        ("Access Denied", False),
+    ],
+)
+def test_a_server_that_cannot_write_only_new_files(
+    home: Path, monkeypatch: pytest.MonkeyPatch, reason: str, is_taken: bool
+) -> None:
+    plain = MemoryFileSystem.pipe_file
+
+    def pipe_file(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite") -> None:
+        if mode == "create":
+            raise OSError(5, reason)
+        plain(self, path, value)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    remote = open_remote("memory://one-by-one")
+    if is_taken:
+        remote.publish("sql", published(), ["7"], "")
+        with pytest.raises(AdzError, match="sql@7 is another version"):
+            remote.publish("sql", published(b"other"), ["7"], "")
+    else:
+        with pytest.raises(AdzError, match=reason):
+            remote.publish("sql", published(), ["7"], "")
+    MemoryFileSystem.store.clear()
+
+
 def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
     remote = open_remote(str(tmp_path / "share"))
     remote.publish("team/sql", published(signature=b"sig"), ["7", "prod"], "# card")
