@@ -30,6 +30,7 @@ SCHEMA = (
         PRIMARY KEY (name, number)
     ) STRICT""",
     "CREATE INDEX versions_live ON versions (name, number) WHERE state = 'live'",
+    "CREATE INDEX versions_by_payload ON versions (payload) WHERE state = 'live'",
     "CREATE INDEX versions_removed ON versions (name, number) WHERE state = 'removed'",
     "CREATE UNIQUE INDEX latest_by_name ON versions (name) WHERE latest = 1",
     *(
