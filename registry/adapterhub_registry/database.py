@@ -30,6 +30,8 @@ _UNUSABLE = (
     sqlite3.SQLITE_READONLY,
 )  # fmt: skip
 
+_INHERITED: list[sqlite3.Connection] = []
+
 
 def utc_now() -> str:
     """The time as every record of the registry writes it: UTC, ISO 8601, milliseconds."""
@@ -150,7 +152,11 @@ class Database:
     def _connection(self) -> sqlite3.Connection:
         # A connection may not be carried over a fork, nor used for a file that was replaced.
         key = (os.getpid(), _inode(self.path))
-        if getattr(self._local, "key", None) != key or key[1] is None:
+        known = getattr(self._local, "key", None)
+        if known and known[0] != key[0]:
+            # Closing it here would reach into the files of the process that we were forked from.
+            _INHERITED.append(self._local.connection)
+        if known != key or key[1] is None:
             self._local.connection = self._open()
             self._local.key = (os.getpid(), _inode(self.path))
         connection: sqlite3.Connection = self._local.connection

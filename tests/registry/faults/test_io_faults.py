@@ -20,7 +20,7 @@ from adapterhub.errors import AdzError
 from adapterhub_registry import disk
 from adapterhub_registry.store import LocalRegistry
 
-STRIDE = int(os.environ.get("TEST_FAULT_STRIDE", "19"))
+STRIDE = int(os.environ.get("TEST_FAULT_STRIDE", "37"))
 INJECT = Path(__file__).with_name("inject.py")
 KINDS = ("commit", "tag", "untag", "attest", "remove", "restore", "gc", "view", "heal", "rebuild")
 

@@ -21,9 +21,9 @@ from workload import EVERYTHING, manifest, snapshot, wrong
 import adapterhub_registry
 from adapterhub_registry.store import LocalRegistry
 
-SCRIPTS = int(os.environ.get("TEST_POWER_SCRIPTS", "2"))
+SCRIPTS = int(os.environ.get("TEST_POWER_SCRIPTS", "1"))
 STEPS = int(os.environ.get("TEST_POWER_STEPS", "12"))
-CHOICES = int(os.environ.get("TEST_POWER_CHOICES", "3"))
+CHOICES = int(os.environ.get("TEST_POWER_CHOICES", "2"))
 RECORD = Path(__file__).with_name("record.py")
 SOURCE = Path(adapterhub_registry.__file__).parent
 
