@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""What the doors add to a request: a stub app on uvicorn with and without them, in turns.
+
+benchmarks/doors.py --requests 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from machine import machine
+
+from adapterhub.protocols import Limits
+from adapterhub.serve.doors.keys import new_key
+
+PROMPT = "a word " * 300
+ROUNDS = 7
+
+
+async def stub(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the request and answers with a few bytes, as an event where it asks for a stream."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b'{"ok": true}', "more_body": False})
+
+
+def serve(doors: bool, port: int) -> None:
+    """The stub, behind the doors or not, until the process ends."""
+    import uvicorn
+
+    from adapterhub.serve.doors.connection import PatientConnection
+    from adapterhub.serve.doors.middleware import Doors
+    from adapterhub.serve.doors.settings import DoorSettings
+
+    limits = Limits(at_once=64, max_tokens=4096, requests_per_minute=10**9)
+    app: Any = Doors(stub, DoorSettings((), True, limits)) if doors else stub
+    options: dict[str, Any] = {"http": PatientConnection} if doors else {}
+    uvicorn.run(app, port=port, log_level="error", lifespan="off", **options)
+
+
+def measure(port: int, key: str, count: int) -> list[float]:
+    """Milliseconds of each request, one after the other on one connection."""
+    body = json.dumps({"model": "sql@prod", "prompt": PROMPT, "max_tokens": 16}).encode()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    times = []
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        for _ in range(count):
+            begun = time.perf_counter()
+            client.post("/v1/completions", content=body, headers=headers).raise_for_status()
+            times.append(1000 * (time.perf_counter() - begun))
+    return times
+
+
+def wait_for(port: int) -> None:
+    """Until something answers."""
+    for _ in range(200):
+        try:
+            httpx2.get(f"http://127.0.0.1:{port}/health", trust_env=False)
+            return
+        except httpx2.TransportError:
+            time.sleep(0.05)
+    raise SystemExit(f"nothing answers on port {port}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--keys", type=int, default=100)
+    parser.add_argument("--serve", choices=["with", "without"], help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=18500)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve == "with", options.port)
+        return
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["ADZ_HOME"] = home
+        key = [new_key(f"key-{n}", requests_per_minute=10**9)[1] for n in range(options.keys)][-1]
+        ports = {"without": options.port, "with": options.port + 1}
+        me = [sys.executable, str(Path(__file__))]
+        children = [
+            subprocess.Popen([*me, "--serve", kind, "--port", str(port)])
+            for kind, port in ports.items()
+        ]
+        try:
+            medians: dict[str, list[float]] = {kind: [] for kind in ports}
+            for port in ports.values():
+                wait_for(port)
+                measure(port, key, 200)
+            for _ in range(ROUNDS):
+                for kind, port in ports.items():
+                    times = measure(port, key, options.requests)
+                    medians[kind].append(statistics.median(times))
+        finally:
+            for child in children:
+                child.terminate()
+                child.wait()
+    print(machine())
+    print(f"{ROUNDS} x {options.requests} requests of 2 kB, {options.keys} keys in the file")
+    found = {kind: statistics.median(values) for kind, values in medians.items()}
+    for kind, value in found.items():
+        low, high = min(medians[kind]), max(medians[kind])
+        print(f"{kind:>8} doors  {value:.3f} ms  [{low:.3f} to {high:.3f}]")
+    print(f"the doors add {found['with'] - found['without']:.3f} ms")
+
+
+if __name__ == "__main__":
+    main()
