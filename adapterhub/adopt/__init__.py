@@ -1,3 +1,4 @@
-"""Taking over a machine that others worked on: walk.py finds adapters and bases below folders,
-weights.py and faults.py look at one adapter, guess.py infers its base, relations.py finds what is
-there twice, names.py proposes names, survey.py puts it together, pipeline.py imports."""
+"""Taking over a machine that others worked on: walk.py finds folders, bases.py the bases,
+look.py looks at one adapter (keys.py its tensors' names, weights.py their values, faults.py what is
+wrong with them, guess.py its base), relations.py finds what is there twice, names.py proposes
+names, survey.py puts it together, pipeline.py imports."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from adapterhub.manifest import Manifest
+
 Level = Literal["error", "held", "note"]
 
 
@@ -28,12 +30,13 @@ class BaseGuess:
 
     name: in the registry, or the one proposed for a base that was found beside it; None where
     none fits or where it is open. certainty: `only` one fits, `hint`: several fit and the
-    configuration names one, `given` by the user, `open`: several fit, `none` fits.
+    configuration names one, `given` by the user, `recorded` by its digests in an export, `open`:
+    several fit, `none` fits.
     fitting: the names of all that fit. hint: base_model_name_or_path.
     """
 
     name: str | None
-    certainty: Literal["only", "hint", "given", "open", "none"]
+    certainty: Literal["only", "hint", "given", "recorded", "open", "none"]
     fitting: tuple[str, ...] = ()
     hint: str | None = None
 
@@ -41,7 +44,8 @@ class BaseGuess:
 @dataclass(slots=True)
 class Found:
     """One adapter directory. size: of its weights, in bytes. step: of a Trainer's checkpoint.
-    digests: of the files that would be stored, by name; tensors: one over all of them."""
+    digests: of the files that would be stored, by name; tensors: one over all tensors.
+    exported: the manifest that 'adz export' wrote beside it."""
 
     directory: Path
     name: str = ""
@@ -56,6 +60,7 @@ class Found:
     config: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     tensors: str | None = None
+    exported: Manifest | None = None
 
     @property
     def level(self) -> Literal["error", "held", "clean"]:

@@ -28,13 +28,14 @@ _GENERIC = frozenset(
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A base that an adapter may belong to. sources: what else it is called: the id or path
-    that it came from. arch: equal for bases of equal tensors. added: the registry knows it."""
+    that it came from. arch: equal for bases of equal tensors. weights: the digest of a base that
+    the registry knows."""
 
     name: str
     sources: tuple[str, ...]
     arch: str
     modules: BaseModules
-    added: bool
+    weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

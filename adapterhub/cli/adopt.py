@@ -118,8 +118,8 @@ def _table(adapters: Sequence[Found]) -> str:
 
 
 def _guess(one: Found) -> str:
-    words = {"only": "", "hint": " (of several)", "given": " (given)", "open": "?", "none": "?"}
-    return (one.base.name or "") + words[one.base.certainty]
+    words = {"hint": " (of several)", "given": " (given)", "open": "?", "none": "?"}
+    return (one.base.name or "") + words.get(one.base.certainty, "")
 
 
 def _faults(adapters: Sequence[Found], level: str) -> Iterator[str]:

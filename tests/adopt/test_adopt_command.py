@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from adapterhub.adopt import pipeline
 from adapterhub.adopt.pipeline import choose, clean
 from adapterhub.adopt.survey import survey
+from adapterhub.manifest import BaseLink, Manifest
 from adapterhub.merge.silent import Silent
 from adapterhub.plugins import open_registry
 
@@ -84,9 +85,7 @@ def test_a_named_base_settles_doubt(adz: Adz, tiny_base: Any, outputs: Path) -> 
 def test_of_two_bases_of_one_shape_the_hint_decides_or_the_user(
     adz: Adz, tiny_base: Any, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
-    twin = shutil.copytree(tiny_base_dir, tmp_path / "twin-llama")
-    weights = load_file(twin / "model.safetensors")
-    save_file({n: t + 1 for n, t in weights.items()}, twin / "model.safetensors", {"format": "pt"})
+    twin = twin_of(tiny_base_dir, tmp_path / "twin-llama")
     assert adz("base", "add", "twin", twin).code == 0
     root = tmp_path / "out"
     write(root / "told", lora(TINY, 1), config("org/twin-llama"))
@@ -234,6 +233,68 @@ def test_a_terminal_asks(
         assert "there is no number 9 (1 to 4)" in text
         assert "'two' is no number" in text
         assert "number 4, untrained, cannot be imported: all of its" in text
+
+
+def twin_of(base: Path, folder: Path) -> Path:
+    """A base of the same shapes with other values."""
+    twin = shutil.copytree(base, folder)
+    weights = load_file(twin / "model.safetensors")
+    save_file({n: t + 1 for n, t in weights.items()}, twin / "model.safetensors", {"format": "pt"})
+    return Path(twin)
+
+
+def test_an_export_belongs_to_the_base_that_it_names_by_digest(
+    adz: Adz, tiny_base: Any, tmp_path: Path, tiny_base_dir: Path, commit_adapter: Any
+) -> None:
+    """Whatever its configuration says, and whatever else has the same shapes."""
+    assert adz("base", "add", "twin", twin_of(tiny_base_dir, tmp_path / "twin")).code == 0
+    commit_adapter("sql")
+    out = tmp_path / "out" / "sql"
+    assert adz("export", "sql", out).code == 0
+    assert adz("rm", "sql", "--yes").code == 0
+    (one,) = json.loads(adz("adopt", out, "--json").out)["adapters"]
+    assert (one["base"]["name"], one["base"]["certainty"]) == ("tiny", "recorded")
+    assert one["status"] == "clean"
+    assert adz("base", "rm", "tiny").code == 0
+    (one,) = json.loads(adz("adopt", out, "--json").out)["adapters"]
+    assert [fault["kind"] for fault in one["faults"]] == ["no-base"]
+    config = out / "adapter_config.json"
+    config.write_text(config.read_text() + " ")
+    (one,) = json.loads(adz("adopt", out, "--json").out)["adapters"]
+    assert [fault["kind"] for fault in one["faults"]] == ["changed-export", "doubtful-base"]
+    assert (one["base"]["name"], one["status"]) == ("twin", "held")
+
+
+def test_an_export_of_another_method_has_tensors_of_its_own(
+    adz: Adz, tiny_base: Any, tmp_path: Path
+) -> None:
+    payload = tmp_path / "payload"
+    payload.mkdir()
+    save_file({"bias": np.ones(4, np.float32)}, payload / "adapter_model.safetensors")
+    (payload / "adapter_config.json").write_text('{"layers": [1]}')
+    link = BaseLink(status="recorded", name="tiny", digests=tiny_base.digests)
+    manifest = Manifest(name="own", method="bitfit", storage="own", made_by="train", base=link)
+    open_registry().commit(manifest, payload)
+    assert adz("export", "own", tmp_path / "out" / "mine").code == 0
+    assert adz("rm", "own", "--yes").code == 0
+    result = adz("adopt", tmp_path / "out", "--yes", "--json")
+    (one,) = json.loads(result.out)["adapters"]
+    assert (one["status"], one["method"]) == ("clean", "bitfit")
+    assert open_registry().resolve("mine").manifest.storage == "own"
+    (tmp_path / "out" / "mine" / "adapter_config.json").write_text('{"layers": [2]}')
+    (one,) = json.loads(adz("adopt", tmp_path / "out", "--json").out)["adapters"]
+    kinds = [fault["kind"] for fault in one["faults"]]
+    assert kinds == ["changed-export", "malformed-config", "known"]
+
+
+def test_a_copy_of_a_known_base_is_not_offered(
+    adz: Adz, tiny_base: Any, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    root = tmp_path / "models"
+    shutil.copytree(tiny_base_dir, root / "copied")
+    twin_of(tiny_base_dir, root / "other")
+    value = json.loads(adz("adopt", root, "--json").out)
+    assert [base["name"] for base in value["bases"]] == ["other"]
 
 
 def test_what_fits_no_base_can_be_taken_with_an_unknown_one(

@@ -28,7 +28,7 @@ def candidate(name: str, shape: Shape, source: str = "", arch: str = "") -> Cand
         for module, size in shape.modules().items()
     }
     modules = BaseModules(tensors, {"hidden_size": shape.hidden})
-    return Candidate(name, (source or f"org/{name}",), arch or name, modules, added=True)
+    return Candidate(name, (source or f"org/{name}",), arch or name, modules)
 
 
 def infer(tensors: Tensors, hint: str | None, *candidates: Candidate, **options: Any) -> Any:
