@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from adapterhub.cards import model_card
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.exchange.bounds import Bounds
-from adapterhub.exchange.found import Found, find_version, remote_files
+from adapterhub.exchange.found import Found, check_manifest, find_version, remote_files
 from adapterhub.exchange.parallel import StoppedError, run_parallel
 from adapterhub.exchange.result import Transferred
 from adapterhub.exchange.signatures import signature_to_push
@@ -43,7 +44,9 @@ def push(
     not sent again, and a version is found there only when all of its files are. Raises AdzError
     with exit code 3 where the remote has another version of the same number.
     """
-    pushing = _Push(registry, remote, progress, bounds or Bounds(), key)
+    # How much is too much is for who pulls to say.
+    bounds = replace(bounds or Bounds(), version_bytes=sys.maxsize)
+    pushing = _Push(registry, remote, progress, bounds, key)
     items = outgoing(registry, references, every=every)
     holder = f"push by process {os.getpid()} to {remote.url}"
     if dry_run:
@@ -66,6 +69,9 @@ class _Push:
 
     def one(self, item: Outgoing, *, dry_run: bool) -> Transferred:
         version = item.version
+        name, number, body = version.name, str(version.number), version.manifest.canonical()
+        # What nobody could pull is not pushed.
+        check_manifest(body, name, number, "this registry", self.bounds)
         there = self._find(version)
         files = remote_files(version.manifest)
         missing = self._missing(version, files)
@@ -75,7 +81,7 @@ class _Push:
         if signature is None and there is not None:
             signature = there.remote_version.signature
         signed_anew = there is not None and signature != there.remote_version.signature
-        tags = [] if there and not missing and not signed_anew else [str(version.number)]
+        tags = [] if there and not missing and not signed_anew else [number]
         tags += [alias for alias in item.aliases if not self._points_at(version, alias)]
         result = Transferred(
             reference=version.reference,
@@ -93,8 +99,8 @@ class _Push:
         self._write(version, missing)
         if signed_anew:
             tags += self._aliases_there(version, tags)
-        body = RemoteVersion(version.manifest.canonical(), signature)
-        self.remote.publish(version.name, body, tags, model_card(self.registry, version))
+        card = model_card(self.registry, version)
+        self.remote.publish(name, RemoteVersion(body, signature), tags, card)
         self._check(version, tags)
         return result if there and not missing else replace(result, action="pushed")
 

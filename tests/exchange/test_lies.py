@@ -215,6 +215,7 @@ class _Digest:
         self.sha256 = sha256
 
 
+PARENT = {"name": "a", "version": 1, "digest": f"sha256:{1:064x}", "role": "source"}
 RECORD = {"sha256": f"sha256:{1:064x}", "size": 3}
 
 
@@ -227,7 +228,7 @@ RECORD = {"sha256": f"sha256:{1:064x}", "size": 3}
         ({"format": 2}, "made by a newer adapterhub"),
         ({"files": lambda files: files | {"../x": RECORD}}, r"'\.\./x' is not allowed"),
         ({"files": lambda files: files | {"/etc/x": RECORD}}, "is not allowed"),
-        ({"files": lambda files: files | {"a\0b": RECORD}}, "is not allowed"),
+        ({"files": lambda files: files | {"a b": RECORD}}, "is not allowed"),
         ({"artifacts": {"../../x": RECORD}}, "is not allowed"),
         ({"files": lambda files: files | {"x": RECORD | {"size": -1}}}, "no valid digest or size"),
         ({"files": lambda files: files | {"x": RECORD | {"size": 1 << 40}}}, "--max-bytes"),
@@ -238,6 +239,15 @@ RECORD = {"sha256": f"sha256:{1:064x}", "size": 3}
         ({"files": {}}, "payload digest"),
         ({"payload": "sha256:0"}, "payload digest"),
         ({"artifacts": {f"f{n}": RECORD for n in range(70)}}, "more than 64"),
+        ({"metrics": {"loss\x1b[2J": 1}}, "control characters"),
+        ({"recipe": {"a": [{"b": "\x9b2J"}]}}, "control characters"),
+        ({"recipe": {"a": "x\0y"}}, "control characters"),
+        ({"base": {"status": "unknown", "name": "x\ny"}}, "not a valid name"),
+        ({"base": {"status": "unknown", "name": "../x"}}, "not a valid name"),
+        ({"method": "lora\nx"}, "is not a component's name"),
+        ({"quantizer": "<b>"}, "is not a component's name"),
+        ({"parents": [PARENT | {"name": "../x"}]}, "not a valid name"),
+        ({"parents": [PARENT | {"digest": "x"}]}, "no valid digest"),
         ({"surprise": 1}, "surprise: Extra inputs"),
         ({"base": 7}, "base: "),
     ],

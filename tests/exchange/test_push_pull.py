@@ -295,3 +295,29 @@ def test_two_pulls_of_one_file_read_it_once(
     assert receiver.names() == ["a", "b"]
     assert notes == ["waiting for another process that pulls the same file"]
     assert ("adapter_model.safetensors", 0) not in remote.reads
+
+
+def test_a_large_version_is_pushed_whoever_may_pull_it(
+    sender: Registry, commit_small: Commit, remote: Any
+) -> None:
+    commit_small(sender)
+    (result,) = push(sender, remote, ["sql"], QUIET, bounds=Bounds(version_bytes=1))
+    assert result.action == "pushed"
+
+
+def test_what_nobody_could_pull_is_not_pushed(
+    sender: Registry, commit_small: Commit, remote: Any
+) -> None:
+    commit_small(sender, recipe={"note": "\x1b[2J"})
+    with pytest.raises(AdzError, match="control characters"):
+        list(push(sender, remote, ["sql"], QUIET))
+    assert (remote.blobs, remote.published) == ({}, {})
+
+
+def test_text_in_a_recipe_may_have_lines(
+    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
+) -> None:
+    commit_small(sender, recipe={"prompt": "one\r\n\ttwo \u00e9 \u2028 \U0001f600"})
+    list(push(sender, remote, ["sql"], QUIET))
+    (result,) = pull(open_home("receiver"), remote, ["sql"], QUIET)
+    assert result.action == "pulled"
