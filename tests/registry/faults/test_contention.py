@@ -41,6 +41,7 @@ def test_sixteen_writers_get_gapless_unique_numbers(
     assert [answer["errors"] for answer in answers] == [[]] * 4
     numbers = [number for answer in answers for number in answer["numbers"]]
     assert sorted(numbers) == list(range(1, 16 * COMMITS + 1))
+    print(f"\nfigure: 16 writers, {len(numbers)} versions")
     registry = LocalRegistry(home)
     assert [v.number for v in registry.versions("sql")] == sorted(numbers)
     assert not list(registry.check())
@@ -55,7 +56,10 @@ def test_gc_against_committers_and_readers_leaves_no_dangling_reference(
     committed = [did["commits"] for kind, did in answers if kind == "churn"]
     opened = [did["opened"] for kind, did in answers if kind == "read"]
     [collected] = [did for kind, did in answers if kind == "collect"]
-    print(f"{sum(committed)} commits, {sum(opened)} reads, {collected}")
+    print(
+        f"\nfigure: {GC_SECONDS:.0f} s, {sum(committed)} commits, {sum(opened)} reads, "
+        f"{collected['turns']} collections of {collected['blobs']} files"
+    )
     # A collector that found nothing to take, and readers that read nothing, would prove nothing.
     assert collected["blobs"] > 0
     assert all(opened)

@@ -181,7 +181,9 @@ def test_every_damage_is_found(stored: LocalRegistry, home: Path) -> None:
             assert stored.database.journal.read() == events, (what, how)
             nothing[f"{what} {how}"] += 1
         damage.take_back()
-    print(f"found: {dict(found)}; hit bytes that hold nothing: {dict(nothing)}")
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(found.items()))
+    unused = f"{nothing.total()} more hit bytes of the database that hold nothing"
+    print(f"\nfigure: {found.total()} damages found ({kinds}); {unused}")
     # Most pages of the database hold something, and all of every other file does.
     assert set(nothing) <= {"database flip", "database swap", "database cut"}
     assert found["database flip"] > nothing["database flip"] / 9

@@ -47,8 +47,9 @@ def test_a_fault_at_any_call_leaves_the_store_clean(
     out = shims.run(shim, INJECT, arguments, seconds=3600)
     results = {line["kind"]: line for line in map(json.loads, out.splitlines())}
     assert results.keys() == set(KINDS)
+    tried, sites = (sum(r[key] for r in results.values()) for key in ("tried", "sites"))
+    print(f"\nfigure: {fault} at {tried} of {sites} calls")
     for kind, result in results.items():
-        print(f"{fault:8} {kind:8} {result}")
         assert 0 < result["hit"] == result["tried"] >= result["sites"] // STRIDE, kind
         # An error that nobody noticed would prove nothing.
         if STRIDE == 1 and fault in ("ENOSPC+", "EIO+", "EIO"):

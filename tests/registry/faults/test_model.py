@@ -277,3 +277,4 @@ def test_the_registry_is_the_model(
         derandomize=True, suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     case("runTest").runTest()
+    print(f"\nfigure: {EXAMPLES} runs of {STEPS} steps")

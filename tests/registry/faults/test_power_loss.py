@@ -118,7 +118,8 @@ def test_nothing_acknowledged_is_lost(record: Recorder, scratch: Path) -> None:
         for text in problems(operations, folder, scratch / "state", seed):
             states += 1
             assert not text, f"script {seed}, state {states}: {text}"
-    print(f"{states} states of {SCRIPTS} scripts of {STEPS} operations")
+    operations_done = len(EVERYTHING) + STEPS * (SCRIPTS - 1)
+    print(f"\nfigure: {states} states after {operations_done} operations in {SCRIPTS} scripts")
     assert states > 5 * STEPS * SCRIPTS
 
 
@@ -129,5 +130,6 @@ def test_every_fsync_is_needed(record: Recorder, scratch: Path) -> None:
     for site, (operations, folder) in zip(sites, record(jobs), strict=True):
         if not any(problems(operations, folder, scratch / "state", 0)):
             unneeded.append(site)
+    print(f"\nfigure: {len(sites) - len(unneeded)} of {len(sites)} fsyncs left out are noticed")
     assert not unneeded, "nothing is lost without these"
     assert len(sites) > 5

@@ -78,6 +78,7 @@ def test_interrupts_at_any_moment_lose_nothing(scratch: Path, payloads: Path) ->
     # One interrupt can hit the clearing up after another step; `gc` takes what is left.
     registry.collect(grace_seconds=0)
     assert not list(registry.ingest.iterdir())
+    print(f"\nfigure: {INTERRUPTS} interrupts")
 
 
 def test_a_fork_within_a_transaction_harms_neither(registry: LocalRegistry, payloads: Path) -> None:
@@ -199,3 +200,4 @@ def test_kills_within_a_migration_leave_the_old_or_the_new_tables(
         shutil.rmtree(home)
     # Kills after the migration only would prove nothing.
     assert within > INTERRUPTS / 5
+    print(f"\nfigure: {INTERRUPTS} kills while the schema changed, {within} before its end")
