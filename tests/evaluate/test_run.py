@@ -144,7 +144,7 @@ def test_two_bases_and_an_adapter_of_another_base_are_refused(
     version = commit_adapter("a")
     with pytest.raises(AdzError, match="2 bases are named"):
         run("tiny", data=data, base="other")
-    with pytest.raises(AdzError, match="a was made for tiny, not for other") as caught:
+    with pytest.raises(AdzError, match="a@1 was made for tiny, not for other") as caught:
         run("a", data=data, base="other")
     assert caught.value.exit_code == 3
     assert run("a", data=data)["tiny", "task"].score == 1.0

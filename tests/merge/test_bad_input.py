@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adapterhub.errors import EXIT_FAILED, EXIT_USAGE
+from adapterhub.errors import EXIT_FAILED, EXIT_USAGE, EXIT_VERIFICATION
 from adapterhub.plugins import open_registry
 
 from .conftest import SHAPES, UP, K, Lora, Q
@@ -177,7 +177,7 @@ def test_different_bases(
         registry.path(version),
     )
     registry.path(registry.resolve("two"))
-    line = refused("one", "two", code=EXIT_FAILED)
+    line = refused("one", "two", code=EXIT_VERIFICATION)
     assert "one@1 and two@1 have different bases: tiny and other differ in arch" in line
 
 
