@@ -115,9 +115,15 @@ class _Pull:
             sent = self._read(found, arrival.missing)
             arrival.finish()
             payload = folder / "payload"
-            verified = demand.verify(found, payload)
             artifacts = folder / "artifacts" if found.manifest.artifacts else None
-            version = self._store(found, payload, artifacts)
+            try:
+                verified = demand.verify(found, payload)
+                version = self._store(found, payload, artifacts)
+            except AdzError as error:
+                # What was refused once is refused again; all else is worth another try.
+                if error.exit_code == EXIT_VERIFICATION:
+                    arrival.forget()
+                raise
             arrival.forget()
         if self.rename is None:
             record(self.registry, version, verified)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from adapterhub.exchange.push import push
 from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Version
 from adapterhub.merge.silent import Silent
-from adapterhub.protocols import Registry, RemoteFile, RemoteVersion
+from adapterhub.protocols import Registry, RemoteVersion
 
 OpenHome = Callable[[str], Registry]
 Commit = Callable[..., Version]
@@ -201,29 +198,6 @@ def test_a_pull_says_whether_the_base_is_known(
     assert known.base == "its base is small"
 
 
-def test_a_version_is_invisible_before_it_is_whole(
-    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any, quick: Bounds
-) -> None:
-    commit_small(sender, width=200_000)
-    list(push(sender, remote, ["sql"], QUIET))
-    receiver = open_home("receiver")
-    seen: list[list[str]] = []
-
-    def watch(file: RemoteFile, offset: int, data: bytes) -> Any:
-        seen.append(receiver.names())
-        yield data
-        seen.append(receiver.names())
-
-    remote.answer = watch
-    list(pull(receiver, remote, ["sql"], QUIET, bounds=quick))
-    assert seen
-    assert not any(seen)
-    assert receiver.names() == ["sql"]
-    home = Path(os.environ["ADZ_HOME"])
-    assert list((home / "staging").iterdir()) == []
-    assert list((home / "partial").iterdir()) == []
-
-
 def test_a_version_larger_than_the_bound_is_refused_before_it_is_read(
     sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
 ) -> None:
@@ -263,38 +237,6 @@ def test_a_running_push_keeps_its_versions(
     assert {lease.version for lease in sender.leases()} == {"sql@1", "sql@2"}
     list(pushing)
     assert sender.leases() == []
-
-
-def test_two_pulls_of_one_file_read_it_once(
-    sender: Registry, open_home: OpenHome, commit_small: Commit, remote: Any
-) -> None:
-    commit_small(sender, "a", width=200_000)
-    commit_small(sender, "b", width=200_000)
-    list(push(sender, remote, ["a", "b"], QUIET))
-    receiver = open_home("receiver")
-    begun = threading.Event()
-    notes: list[str] = []
-
-    def slow(file: RemoteFile, offset: int, data: bytes) -> Iterator[bytes]:
-        if file.name == "adapter_model.safetensors":
-            begun.set()
-            time.sleep(0.3)
-        yield data
-
-    class Noting(Silent):
-        def note(self, message: str) -> None:
-            notes.append(message)
-
-    remote.answer = slow
-    first = threading.Thread(target=lambda: list(pull(receiver, remote, ["a"], QUIET)))
-    first.start()
-    assert begun.wait(20)
-    remote.reads.clear()
-    list(pull(receiver, remote, ["b"], Noting()))
-    first.join()
-    assert receiver.names() == ["a", "b"]
-    assert notes == ["waiting for another process that pulls the same file"]
-    assert ("adapter_model.safetensors", 0) not in remote.reads
 
 
 def test_a_large_version_is_pushed_whoever_may_pull_it(
