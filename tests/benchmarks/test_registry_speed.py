@@ -1,4 +1,4 @@
-"""The registry benchmark's own logic: the filled registry, what is asked of it, the peers' ratios."""
+"""The registry benchmark's logic: what is filled, what is asked of it, the ratios to the peers."""
 
 from __future__ import annotations
 
