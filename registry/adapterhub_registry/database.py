@@ -125,19 +125,20 @@ class Database:
     def frozen(self) -> Iterator[None]:
         """Nobody writes for the length of the block. A damaged database, to which nobody can, is
         let be."""
-        try:
-            with _clear_errors(self.path):
-                connection: sqlite3.Connection | None = self._begin()
-        except AdzError as error:
-            if error.exit_code != EXIT_VERIFICATION:
-                raise
-            connection = None
-        try:
-            yield
-        finally:
-            if connection is not None and connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
+        with self._using():
+            try:
+                with _clear_errors(self.path):
+                    connection: sqlite3.Connection | None = self._begin()
+            except AdzError as error:
+                if error.exit_code != EXIT_VERIFICATION:
+                    raise
+                connection = None
+            try:
+                yield
+            finally:
+                if connection is not None and connection.in_transaction:
+                    with suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
 
     def _begin(self) -> sqlite3.Connection:
         connection = self._connection()
