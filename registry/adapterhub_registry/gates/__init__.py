@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adapterhub import specs
 from adapterhub.bases.adapter_files import CONFIG, WEIGHTS
 from adapterhub.bases.modules import BaseModules
+from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseRecord, Manifest
+from adapterhub.plugins import load_plugins
 from adapterhub_registry.gates.config import check_config
 from adapterhub_registry.gates.files import check_files
 from adapterhub_registry.gates.tensors import check_tensors
@@ -26,6 +29,7 @@ def check_payload(directory: Path, manifest: Manifest, base: BaseRecord | None) 
     not known, and then the tensors are not compared with a base.
     """
     check_files(directory)
+    _check_storage(manifest)
     check_contents(directory, manifest, base)
 
 
@@ -34,3 +38,15 @@ def check_contents(directory: Path, manifest: Manifest, base: BaseRecord | None)
     config = check_config(directory / CONFIG, manifest.storage)
     modules = BaseModules.read(base) if base else None
     check_tensors(directory / WEIGHTS, config, manifest, base.name if base else "", modules)
+
+
+def _check_storage(manifest: Manifest) -> None:
+    """A manifest from elsewhere may not say `own` of what PEFT and vLLM open: fewer rules would
+    hold for it."""
+    method = load_plugins().components(specs.Method).get(manifest.method)
+    if method is not None and method.storage != manifest.storage:
+        raise AdzError(
+            f"the manifest is refused: it says that {manifest.method} is stored as "
+            f"{manifest.storage}, it is {method.storage}",
+            exit_code=EXIT_VERIFICATION,
+        )

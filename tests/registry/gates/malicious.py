@@ -172,7 +172,7 @@ EXAMPLES: dict[str, Example] = {
     "beyond the end": Example(2, header(BEYOND, 100), (NOT_SAFE, "its tensors need")),
     "bytes behind the last": Example(2, header(PAIR, 200), (NOT_SAFE, "72 bytes behind")),
     "a shape that overflows": Example(
-        2, header({A: entry([2**62, 4], 0, 0)}), (NOT_SAFE, "does not fill bytes")
+        2, header({A: entry([2**62, 4], 0, 0)}), (NOT_SAFE, "overflows")
     ),
     "metadata that is no text": Example(
         2, header({"__metadata__": {"a": 1}}), (NOT_SAFE, "metadata is not a mapping")

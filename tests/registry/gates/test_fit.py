@@ -145,3 +145,10 @@ def test_a_method_of_its_own_has_its_own_names(
     refused("tensor down holds NaN or Inf", storage="own", method="bottleneck")
     (payload / CONFIG).write_text('{"trust_remote_code": true}')
     refused("trust_remote_code may not be", storage="own", method="bottleneck")
+
+
+def test_a_manifest_cannot_choose_which_rules_hold(
+    check: Callable[..., None], refused: Callable[..., None]
+) -> None:
+    check(method="lora", storage="peft")
+    refused("it says that lora is stored as own, it is peft", method="lora", storage="own")
