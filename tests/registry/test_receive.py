@@ -11,6 +11,7 @@ import pytest
 
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import FileRecord, Manifest, Version, canonical_json, sha256_of
+from adapterhub_registry import storing
 from adapterhub_registry.store import LocalRegistry
 
 
@@ -188,6 +189,25 @@ def test_the_gates_and_the_hook_look_at_what_is_received(
         take(version)
     assert seen[-1] == version.manifest
     assert registry.names() == []
+
+
+def test_what_another_process_received_meanwhile_is_here(
+    made: Any, take: Any, registry: Any, home: Path, make_payload: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    version, other = made(), LocalRegistry(home)
+    body, calls = version.manifest.canonical(), []
+
+    def receive_meanwhile(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            other.receive(body, make_payload(), source="x")
+
+    monkeypatch.setattr(storing, "check_payload", receive_meanwhile)
+    assert take(version) == version
+    assert len(calls) == 2
+    assert [entry.action for entry in registry.log("sql")] == ["pull"]
+    assert not list(registry.check())
 
 
 def test_a_name_that_a_base_has_is_refused(
