@@ -16,20 +16,24 @@ import yaml
 
 from adapterhub.manifest import BaseLink, Manifest, Version
 from adapterhub.protocols import Registry
+from adapterhub.staging import home_staging, staging_folder
 
 CARD = "README.md"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#|~&$!])")
+_LICENSE = re.compile(r"^license:\s*[\"']?([A-Za-z0-9.+-]{1,64})[\"']?\s*$", re.MULTILINE)
+_MOST_README = 1 << 20
 _MADE_BY = {"train": "trained", "merge": "merged", "import": "imported", "convert": "converted"}
 
 
 def model_card(registry: Registry, version: Version) -> str:
     """The card of a version as its manifest, its evaluations and the known bases tell it."""
     source = _hub_id(registry, version.manifest.base)
+    license_name = license_of(_readme(registry, version))
     evaluations = [found["body"] for found in registry.attestations(version, "evaluation")]
     header = yaml.safe_dump(
-        _metadata(version, source, evaluations),
+        _metadata(version, source, license_name, evaluations),
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=False,
@@ -46,6 +50,24 @@ def model_card(registry: Registry, version: Version) -> str:
     return f"---\n{header}---\n\n" + "\n\n".join(sections) + "\n"
 
 
+def license_of(readme: str) -> str | None:
+    """The licence that the metadata at the head of a README name, as the Hub writes it."""
+    head = readme.split("\n---", 1)[0] if readme.startswith("---") else ""
+    found = _LICENSE.search(head)
+    return found[1] if found else None
+
+
+def _readme(registry: Registry, version: Version) -> str:
+    """The README that came with an imported version; empty where there is none."""
+    record = version.manifest.files.get(CARD)
+    if record is None or record.size > _MOST_README:
+        return ""
+    with staging_folder(home_staging()) as folder:
+        if not registry.copy_blob(record, folder / CARD):
+            return ""
+        return (folder / CARD).read_text(encoding="utf-8", errors="replace")
+
+
 def _hub_id(registry: Registry, link: BaseLink) -> str | None:
     """The base's name on the Hugging Face Hub, where it came from there."""
     if link.digests is None:
@@ -58,10 +80,15 @@ def _hub_id(registry: Registry, link: BaseLink) -> str | None:
 
 
 def _metadata(
-    version: Version, source: str | None, evaluations: Sequence[Mapping[str, Any]]
+    version: Version,
+    source: str | None,
+    license_name: str | None,
+    evaluations: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     manifest = version.manifest
     values: dict[str, Any] = {}
+    if license_name:
+        values["license"] = license_name
     if source:
         values["base_model"] = source
     if manifest.storage == "peft":

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from adapterhub.cards import model_card
+from adapterhub.cards import license_of, model_card
 from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Manifest, Parent, Version
 
 DIGESTS = BaseDigests(weights="sha256:" + "a" * 64, arch="sha256:b", tokenizer="sha256:c")
@@ -181,3 +181,20 @@ def test_metadata_keep_numbers_as_numbers() -> None:
     value = ModelCard(text).data.eval_results[0].metric_value
     assert isinstance(value, float)
     assert json.loads(json.dumps(value)) == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("readme", "license_name"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# x\n", "apache-2.0"),
+        ('---\ntags: [a]\nlicense: "mit"  \n---\n', "mit"),
+        ("---\nlicense_name: other\n---\n", None),
+        ("---\nbase: x\n---\nlicense: mit\n", None),
+        ("license: mit\n", None),
+        ("---\nlicense: [mit, bsd]\n---\n", None),
+        ("---\nlicense: <b>mit</b>\n---\n", None),
+        ("", None),
+    ],
+)
+def test_the_licence_stands_in_the_metadata(readme: str, license_name: str | None) -> None:
+    assert license_of(readme) == license_name

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from adapterhub.cards import license_of
 from adapterhub.manifest import FileRecord, Manifest, canonical_json, sha256_of
 from adapterhub_remotes.oci.answer import JSON_BYTES, damaged
 
@@ -18,7 +19,6 @@ CARD = "application/vnd.adapterhub.card.v1+markdown"
 
 _TITLE = "org.opencontainers.image.title"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_LICENSE = re.compile(r"^license:\s*[\"']?([A-Za-z0-9.+-]{1,64})[\"']?\s*$", re.MULTILINE)
 _TYPES = {".json": "application/json", ".md": "text/markdown"}
 
 
@@ -39,10 +39,8 @@ def build_image(manifest: bytes, signature: bytes | None, card: str) -> bytes:
         "org.opencontainers.image.created": version.created,
         _TITLE: f"{version.name}@{version.version}",
     }
-    # The card's head is Hugging Face metadata.
-    head = card.split("\n---", 1)[0] if card.startswith("---") else ""
-    if license_line := _LICENSE.search(head):
-        annotations["org.opencontainers.image.licenses"] = license_line[1]
+    if license_name := license_of(card):
+        annotations["org.opencontainers.image.licenses"] = license_name
     image = {
         "schemaVersion": 2,
         "mediaType": IMAGE,

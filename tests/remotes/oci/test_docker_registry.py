@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -201,3 +202,26 @@ def test_a_registry_with_passwords(
     with pytest.raises(AdzError, match="refuses") as caught:
         OciRemote(url).find("sql", "1")
     assert "wrong" not in str(caught.value)
+
+
+def test_the_licence_of_an_imported_readme_is_told(
+    sender: Registry, commit_small: Any, url: str, registry_port: int, place: str, tmp_path: Path
+) -> None:
+    bare = commit_small(sender)
+    payload = tmp_path / "licensed"
+    shutil.copytree(sender.path(bare), payload, copy_function=shutil.copyfile)
+    (payload / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Mine\n")
+    manifest = bare.manifest.model_copy(update={"name": "licensed"})
+    licensed = sender.commit(manifest, payload)
+    list(push(sender, OciRemote(url), ["sql", "licensed"], QUIET))
+    without, with_licence = (
+        json.loads(get(registry_port, f"{place}/{name}/manifests/1"))
+        for name in ("sql", "licensed")
+    )
+    key = "org.opencontainers.image.licenses"
+    assert key not in without["annotations"]
+    assert with_licence["annotations"][key] == "apache-2.0"
+    card = next(layer for layer in with_licence["layers"] if "card" in layer["mediaType"])
+    text = get(registry_port, f"{place}/licensed/blobs/{card['digest']}").decode()
+    assert "license: apache-2.0\n" in text.split("\n---")[0]
+    assert licensed.digest in text
