@@ -22,12 +22,17 @@ def claim_base(
     What is known of how it was made stays, and the old version is its parent. Raises AdzError
     where the gates find that it does not fit, and a usage error where it has that base already.
     """
+    if reference.partition("@")[0] not in registry.names():
+        raise usage_error(
+            f"there is neither a directory {reference} nor an adapter of that name",
+            "give the adapter's directory, or a version whose base is to be named",
+        )
     version = registry.resolve(reference)
     record = choose_base(registry, base)
     target = check_name(name or version.name)
     load_policy().check_unsigned(target)
     if target == version.name and why_not_version(version, record) is None:
-        raise usage_error(f"the base of {version.reference} is {record.name} already")
+        raise usage_error(f"{version.reference} is used on {record.name} already")
     verify_base(record)
     parent = Parent(name=version.name, version=version.number, digest=version.digest, role="source")
     manifest = version.manifest.model_copy(

@@ -93,7 +93,7 @@ def test_a_base_is_claimed_later(
     ]
     again = adz("import", "sql", "--base", "tiny")
     assert again.code == 2
-    assert "the base of sql@2 is tiny already" in again.err
+    assert "sql@2 is used on tiny already" in again.err
 
 
 def test_a_claim_keeps_what_is_known(
@@ -135,7 +135,7 @@ def test_a_claim_that_does_not_fit_is_refused(
 def test_what_is_neither_a_directory_nor_a_version(adz: Adz, base: str) -> None:
     result = adz("import", "sqll", "--base", "tiny")
     assert result.code == 2
-    assert "unknown adapter 'sqll'" in result.err
+    assert "there is neither a directory sqll nor an adapter of that name" in result.err
 
 
 def test_a_directory_needs_a_name(adz: Adz, make_adapter: Callable[..., Path]) -> None:
