@@ -283,7 +283,7 @@ def test_a_method_or_a_rule_that_no_adapter_has_is_an_empty_list(
 
 
 def test_the_nearest_names_are_found_among_many(fill: Fill, registry: Any) -> None:
-    fill(3000)
+    fill(800)
     with pytest.raises(AdzError, match="did you mean team-3/adapter-00017 or"):
         registry.resolve("team-3/adaptr-00017")
     with pytest.raises(AdzError, match="did you mean team-0/adapter-00007 or"):
