@@ -62,16 +62,22 @@ def needed_bases(survey: Survey, chosen: Sequence[Found]) -> list[FoundBase]:
 def adopt(
     registry: Registry, survey: Survey, chosen: Sequence[Found], progress: Progress
 ) -> list[Adopted]:
-    """Add the bases that `chosen` need, and import each. One that a gate refuses stops no
-    other."""
+    """Add the bases that `chosen` need, and import each. One that a gate refuses, or whose base
+    cannot be added, stops no other."""
+    refused: dict[str | None, str] = {}
     for base in needed_bases(survey, chosen):
-        add_base(registry, base.name, str(base.directory), copy=False, progress=progress)
+        try:
+            add_base(registry, base.name, str(base.directory), copy=False, progress=progress)
+        except AdzError as error:
+            refused[base.name] = f"its base {base.name} cannot be added: {error}"
     adopted = []
     # Each import's own lines say what the survey has said.
     quiet = Silent()
     with progress.task("importing", len(chosen)) as task:
         for one in chosen:
-            adopted.append(_import(registry, one, quiet))
+            problem = refused.get(one.base.name)
+            done = Adopted(one, None, problem) if problem else _import(registry, one, quiet)
+            adopted.append(done)
             task.advance(1, one.name)
     return adopted
 

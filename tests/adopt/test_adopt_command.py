@@ -23,7 +23,18 @@ from adapterhub.manifest import BaseLink, Manifest
 from adapterhub.merge.silent import Silent
 from adapterhub.plugins import open_registry
 
-from .zoo import ELSEWHERE, TINY, Machine, cached, config, lora, put_wide_base, snapshot, write
+from .zoo import (
+    ELSEWHERE,
+    TINY,
+    WIDE,
+    Machine,
+    cached,
+    config,
+    lora,
+    put_wide_base,
+    snapshot,
+    write,
+)
 
 Adz = Callable[..., Any]
 
@@ -104,8 +115,6 @@ def test_of_two_bases_of_one_shape_the_hint_decides_or_the_user(
 def test_bases_below_the_folders_are_offered_and_added(
     adz: Adz, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
-    from .zoo import WIDE
-
     machine = Machine(tmp_path / "outputs", tmp_path / "hub")
     put_wide_base(machine, tiny_base_dir)
     folder = snapshot(machine.cache, "acme/wide-sql", "ab" * 20)
@@ -118,6 +127,20 @@ def test_bases_below_the_folders_are_offered_and_added(
     assert open_registry().resolve("wide-sql").manifest.base.name == "wide-llama"
     again = json.loads(adz("adopt", machine.cache, "--json").out)
     assert again["bases"] == []
+
+
+def test_a_base_that_cannot_be_added_stops_only_its_own(
+    adz: Adz, tiny_base: Any, outputs: Path, tiny_base_dir: Path
+) -> None:
+    machine = Machine(outputs, outputs / "hub")
+    put_wide_base(machine, tiny_base_dir)
+    for file in outputs.rglob("tokenizer*"):
+        file.unlink()
+    write(outputs / "broad", lora(WIDE, 1), config("acme/wide-llama"))
+    result = adz("adopt", outputs, "--yes")
+    assert result.code == 1
+    assert "broad was refused: its base wide-llama cannot be added: there is no token" in result.out
+    assert open_registry().names() == ["french", "sql"]
 
 
 def test_names_that_are_taken_are_not_given(adz: Adz, tiny_base: Any, outputs: Path) -> None:
