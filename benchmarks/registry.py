@@ -55,7 +55,9 @@ def main() -> None:
         directory = Path(folder)
         print(f"machine: {machine()}, {file_system(directory)}\n")
         for name in given.parts or parts:
-            parts[name](directory, given)
+            part = directory / name
+            part.mkdir()
+            parts[name](part, given)
 
 
 def print_lookups(directory: Path, given: argparse.Namespace) -> None:
