@@ -35,8 +35,9 @@ def install(settings: DoorSettings) -> None:
     serve_http = entry.serve_http
 
     async def serve_behind_doors(app: FastAPI, **options: Any) -> Any:
-        # What is added last is outermost.
-        app.add_middleware(Doors, settings=settings)
+        # vLLM has put its middleware together already; the doors stand before all of it.
+        stack = app.middleware_stack or app.build_middleware_stack()
+        app.middleware_stack = Doors(stack, settings)
         return await serve_http(app, **options, http=PatientConnection)
 
     entry.serve_http = serve_behind_doors

@@ -212,9 +212,13 @@ def server(home: Path, real_base_dir: Path, folders: dict[str, Path]) -> Iterato
     watchdog = _kill_later(process, START_SECONDS)
     assert process.stdout is not None
     assert process.stderr is not None
-    announced = "".join(iter(lambda: process.stdout.readline(), "}\n")) + "}"
+    announced = ""
+    for line in iter(process.stdout.readline, ""):
+        announced += line
+        if line == "}\n":
+            break
     watchdog.cancel()
-    if process.poll() is not None:
+    if not announced:
         pytest.fail(f"adz serve ended: {process.stderr.read()}")
     result = json.loads(announced)
     assert result["url"] == f"http://127.0.0.1:{port}/v1"

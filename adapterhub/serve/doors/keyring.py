@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -81,6 +80,5 @@ def _signature() -> tuple[int, ...] | None:
     try:
         found = keys_file().stat()
     except OSError:
-        # A link to nowhere is a file that cannot be read.
-        return (0,) if os.path.lexists(keys_file()) else None
+        return None
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

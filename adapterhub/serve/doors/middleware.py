@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
@@ -31,7 +31,7 @@ from adapterhub.serve.doors.routes import Kind, Route, find_route, is_listed, is
 from adapterhub.serve.doors.settings import DoorSettings
 from adapterhub.serve.errors import RequestError
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 Headers = dict[bytes, bytes]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -108,7 +108,7 @@ class Doors:
 
     def _bound(self, asked: Asked, key: Key, path: str, body: bytes) -> bytes:
         """The body for the engine, once scope, tokens and rate allow it."""
-        if not key.opens_everything and not (asked.name and key.allows(asked.name)):
+        if not key.opens_everything and not key.allows(asked.name):
             raise no_model(asked.model)
         changed = self._max_tokens is not None and asked.bound_tokens(self._max_tokens, path)
         seconds = self._adapter_rate.take(asked.name, self._per_minute) if asked.name else 0.0
