@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ PROMPT_TYPES = frozenset({
 
 # Parameters whose modules are chosen by other options than target_modules.
 _UNTARGETED = ("adaption_", "token_adapter", "trainable_tokens_")
+
+# What a state that was not saved by PEFT calls them: `lora_A.default.weight`.
+_WITH_NAME = re.compile(r"(?:lora_[AB]|lora_embedding_[AB]|ia3_l)\.(?!weight$|bias$).+")
 
 # The two factors of a low-rank module, as LoRA, AdaLoRA and embeddings call them.
 _PAIRS = {
@@ -89,6 +93,12 @@ def _report(problem: tuple[str, str] | None) -> None:
 def _taken_apart(name: str) -> AdapterKey | None:
     """None for what the modules of a method share, such as VeRA's `base_model.vera_A`."""
     key = split_key(name)
+    if key is not None and _WITH_NAME.fullmatch(key.parameter):
+        raise refuse(
+            f"tensor {name} has the name of an adapter in it",
+            "under any other name PEFT ignores it, and vLLM always: save the adapter with PEFT's "
+            "save_pretrained",
+        )
     if key is not None:
         return key
     shared = split_key("base_model.model." + name.removeprefix("base_model."))

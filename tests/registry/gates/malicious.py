@@ -229,6 +229,12 @@ EXAMPLES: dict[str, Example] = {
                       "model.q_proj.lora_B.weight": floats(8, 2)}),
         (REFUSED, "is not below base_model.model."),
     ),
+    "the adapter's name in the names": Example(
+        4,
+        tensors(more={A: None, B: None, f"{Q}.lora_A.default.weight": floats(2, 8),
+                      f"{Q}.lora_B.default.weight": floats(8, 2)}),
+        (REFUSED, "has the name of an adapter in it", "PEFT ignores it"),
+    ),
     "weights that PEFT would drop": Example(
         4, config(target_modules=["v_proj"]), (REFUSED, "target_modules", "silently drop")
     ),

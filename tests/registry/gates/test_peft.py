@@ -11,6 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from adapterhub.bases.adapter_files import adapter_facts
 from adapterhub.errors import AdzError
@@ -151,6 +152,18 @@ def test_what_peft_writes_passes(
             "parameters": trainable,
             "dtype": "F32",
         }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_peft_ignores_names_with_an_adapters_name_in_them(tmp_path: Path) -> None:
+    saved = save("llama", CASES["llama", "lora"]("llama"), tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({n.replace("lora_B", "lora_B.default"): t for n, t in tensors.items()}, weights)
+    model = peft.PeftModel.from_pretrained(MODELS["llama"](), tmp_path, adapter_name="sql")
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.{}.weight"
+    assert saved.state_dict()[name.format("default")].any()
+    assert not model.state_dict()[name.format("sql")].any()
 
 
 @pytest.mark.filterwarnings("ignore")
