@@ -55,7 +55,9 @@ def check(
 ) -> Iterator[Finding]:
     """Yield what is wrong, with the names of the versions that suffer from it."""
     extent = extent or Extent()
-    yield from check_names(storage)
+    with _task(progress, "verifying the names", None):
+        findings = check_names(storage)
+    yield from findings
     yield from _check_blobs(storage, extent, progress)
     yield from _check_views(storage, extent, progress)
     if extent.bases:

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from operator import attrgetter
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +26,8 @@ from adapterhub_registry.storage import Storage
 DATABASE = "registry.sqlite3"
 JOURNAL = "names.jsonl"
 
+# In the order of the table's columns, the last of which is the body.
+_FACTS = attrgetter("seq", "time", "actor", "action", "name", "version", "alias", "previous")
 _SCHEMA = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
 # The history is compared with the journal, and no event tells of a lease.
 _NOT_REPLAYED = ("events", "leases")
@@ -41,12 +43,14 @@ def check_names(storage: Storage) -> list[Finding]:
             try:
                 findings += _check_file(connection)
                 findings += _check_numbers(connection)
-                findings += _check_journal(storage, connection)
+                # The database was read first: what changes meanwhile is then in the journal too.
+                written = storage.database.journal.read()
+                findings += _check_journal(written, connection)
                 findings += _check_manifests(connection)
                 findings += _check_tables(storage, connection)
             finally:
                 connection.execute("ROLLBACK")
-        findings += _check_end(storage)
+        findings += _check_end(storage, written)
     except AdzError as error:
         if error.exit_code != EXIT_VERIFICATION:
             raise
@@ -93,25 +97,22 @@ def _check_numbers(connection: sqlite3.Connection) -> Iterator[Finding]:
             top[name] = max(last, number)
 
 
-def _check_journal(storage: Storage, connection: sqlite3.Connection) -> Iterator[Finding]:
-    # The database was read first: a change that is made meanwhile is then in the journal too.
-    rows = connection.execute("SELECT * FROM events ORDER BY seq").fetchall()
-    written = {event.seq: event for event in storage.database.journal.read()}
-    for row in rows:
-        event = written.get(row["seq"])
+def _check_journal(written: list[Event], connection: sqlite3.Connection) -> Iterator[Finding]:
+    known = {event.seq: event for event in written}
+    for row in connection.execute("SELECT * FROM events ORDER BY seq"):
+        event = known.get(row["seq"])
         versions = (f"{row['name']}@{row['version']}",) if row["version"] else ()
         if event is None:
             yield _wrong(JOURNAL, f"event {row['seq']} is missing", versions)
-        elif {**asdict(event), "body": canonical_json(event.body).decode()} != dict(row):
+        elif (*_FACTS(event), canonical_json(event.body).decode()) != tuple(row):
             yield _wrong(JOURNAL, f"event {row['seq']} differs", versions)
 
 
-def _check_end(storage: Storage) -> Iterator[Finding]:
+def _check_end(storage: Storage, written: list[Event]) -> Iterator[Finding]:
     """A killed command leaves one change in the journal that the database lacks, not two."""
-    events = storage.database.journal.read()
     with storage.database.reading() as connection:
         last = connection.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0]
-    missing = [event for event in events if event.seq > last]
+    missing = [event for event in written if event.seq > last]
     if len({event.time for event in missing}) > 1:
         yield _wrong(DATABASE, f"it lacks the events from {last + 1} to {missing[-1].seq}")
 
