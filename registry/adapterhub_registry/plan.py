@@ -19,6 +19,7 @@ _SCOPES = {
     "live": "v.state = 'live'",
     "removed": "v.state = 'removed'",
 }
+_FACTS = "v.method, v.made_by, v.rule, v.rank, v.base, v.size, v.created, v.ended"
 _FEW = 1000
 
 
@@ -68,13 +69,13 @@ class Plan:
         order = self._order()
         return f"""
             WITH page AS MATERIALIZED (
-                SELECT v.*, {score} AS score FROM {source}
+                SELECT v.name, v.number, {_FACTS}, {score} AS score FROM {source}
                 WHERE {" AND ".join(where)} ORDER BY {order} LIMIT :limit OFFSET :offset
             )
             SELECT v.name, v.number, ifnull(a.versions, 0),
                 (SELECT group_concat(alias || '@' || number, ' ')
                  FROM aliases WHERE name = v.name),
-                v.method, v.made_by, v.rule, v.rank, v.base, v.size, v.created, v.ended, v.score
+                {_FACTS}, v.score
             FROM page v LEFT JOIN adapters a ON a.name = v.name
             ORDER BY {order.replace("s.value", "v.score")}
         """
@@ -85,15 +86,17 @@ class Plan:
         joined = f" CROSS JOIN {score}" if self.scored else ""
         if self.scope != "latest":
             return f"versions v{joined}"
-        few = self._rarest(connection)
+        columns = [f.column for f in self._filters if f.column]
+        in_order = self._sort == "name" and bool(columns)
+        # A single column's index has the names in their order: nothing needs to be counted.
+        few = None if in_order and len(self._filters) == 1 else self._rarest(connection)
         if few is not None:
             where.append(f"v.rowid IN ({few.rows})")
             return f"versions v NOT INDEXED{joined}"
         if self._sort == "metric":
             version = "versions v ON v.name = s.name AND v.number = s.number"
             return f"scores s INDEXED BY scores_by_value CROSS JOIN {version}"
-        columns = [f.column for f in self._filters if f.column]
-        index = columns[0] if self._sort == "name" and columns else self._sort
+        index = columns[0] if in_order else self._sort
         return f"versions v INDEXED BY latest_by_{index}{joined}"
 
     def _rarest(self, connection: sqlite3.Connection) -> Filter | None:
