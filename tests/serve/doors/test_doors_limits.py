@@ -274,6 +274,7 @@ def test_many_answers_in_one_request_are_many(serve: Any, pool: ThreadPoolExecut
     large = pool.submit(site.ask, "a", hold=True, prompt=["x", "y", "z"])
     wait_until(lambda: len(site.stub.began) == 1)
     second = pool.submit(site.ask, "b", n=2)
+    wait_until(lambda: "b" in site.doors._admission._queues)
     third = pool.submit(site.ask, "c")
     wait_until(lambda: len(site.doors._admission._queues) == 2)
     assert site.stub.began == ["a"], "one place is free, and the larger request is first"
@@ -300,14 +301,12 @@ def test_a_stream_comes_as_it_is_made_and_holds_its_place(serve: Any) -> None:
     site = serve(at_once=1)
     body = {"model": "a", "stream": 4, "step": 0.3}
     times = []
-    begun = time.monotonic()
     with site.client.stream("POST", "/v1/completions", json=body) as answer:
         for _ in answer.iter_raw():
-            times.append(time.monotonic() - begun)
+            times.append(time.monotonic())
             assert site.doors._admission._free == 0
     assert len(times) >= 4
-    assert times[0] < 0.25
-    assert times[-1] > 0.8
+    assert times[-1] - times[0] > 0.5
     wait_until(lambda: site.doors._admission._free == 1)
 
 
@@ -359,11 +358,11 @@ def test_a_slow_head_ends_whatever_drips(serve: Any, monkeypatch: pytest.MonkeyP
     begun = time.monotonic()
     dripping.send("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
     assert dripping.send_until_cut_off((f"x-{n}: 1\r\n" for n in range(200)), 0.02)
-    assert 0.3 < time.monotonic() - begun < 2
+    assert 0.3 < time.monotonic() - begun < 4
     assert second.send_until_cut_off("GET /health HTTP/1.1 with a head that does not end", 0.05)
     with suppress(ConnectionResetError):
         assert silent.answer() == ""
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 8
 
 
 def test_a_head_without_end_is_cut_off(serve: Any) -> None:
