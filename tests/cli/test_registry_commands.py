@@ -233,7 +233,8 @@ def test_export(stored: Any, adz: Any, tmp_path: Path) -> None:
     assert adz("export", "sql@1", target).out == f"sql@1 -> {target}\n"
     version = stored.resolve("sql@1")
     names = {path.name for path in target.iterdir()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors", "manifest.json"}
+    payload = {"adapter_config.json", "adapter_model.safetensors"}
+    assert names == payload | {"README.md", "manifest.json"}
     for name, record in version.manifest.files.items():
         assert sha256_of((target / name).read_bytes()) == record.sha256
         assert os.access(target / name, os.W_OK)
