@@ -27,7 +27,10 @@ _VERSION_HEADER = ("version", "aliases", "method", "rank", "base", "size", "made
 @click.option("--method", help="Only adapters of this method.")
 @click.option("--rule", help="Only merges by this rule.")
 @click.option("--alias", help="Only adapters that have this alias.")
-@click.option("--metric", help="Only adapters with this figure, such as 'exact_match>=0.8'.")
+@click.option(
+    "--metric",
+    help="Only adapters with this figure, such as 'exact_match>=0.8', or 'exact_match:sql>=0.8'.",
+)
 @click.option(
     "--sort",
     type=click.Choice(["name", "created", "size", "rank", "metric"]),

@@ -204,6 +204,7 @@ def _attest(registry: Registry, subjects: Sequence[Subject], scores: Sequence[Sc
         if version is None:
             continue
         body = {
+            "task": score.task,
             "data": score.data,
             "metric": score.metric,
             "n": score.n,

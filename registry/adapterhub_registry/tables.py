@@ -41,7 +41,8 @@ SCHEMA = (
     """CREATE TABLE adapters (
         name TEXT PRIMARY KEY, versions INTEGER NOT NULL, size INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID""",
-    # The figures of a version: those of its manifest, and the last evaluation by each metric.
+    # The figures of a version: those of its manifest, and the last evaluation by each metric,
+    # over all tasks (`exact_match`) and of each (`exact_match:sql`).
     """CREATE TABLE scores (
         metric TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL, value REAL NOT NULL,
         PRIMARY KEY (metric, name, number)
@@ -210,12 +211,15 @@ def _count(connection: sqlite3.Connection, name: str, versions: int, size: int) 
 
 
 def _score(connection: sqlite3.Connection, event: Event) -> None:
-    """The last evaluation by a metric counts."""
+    """The last evaluation by a metric counts, as `metric`, and the last on each task, as
+    `metric:task`."""
     body = event.body["body"]
     if event.body["kind"] == "evaluation" and _is_score(body.get("score")):
-        connection.execute(
+        metric, task = str(body.get("metric")), body.get("task")
+        keys = [metric] if task is None else [metric, f"{metric}:{task}"]
+        connection.executemany(
             "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)",
-            (str(body.get("metric")), event.name, event.version, body["score"]),
+            [(key, event.name, event.version, body["score"]) for key in keys],
         )
 
 

@@ -233,6 +233,11 @@ def test_the_last_evaluation_by_a_metric_counts(commit: Any, registry: Any) -> N
     registry.attest(version, "note", {"metric": "exact_match", "score": 1})
     assert registry.listing(metric="exact_match>=0.6") == []
     assert registry.listing(metric=" exact_match = 0.5 ")[0].score == 0.5
+    for task, score in (("sql", 0.8), ("french", 0.0)):
+        body = {"metric": "exact_match", "task": task, "score": score}
+        registry.attest(version, "evaluation", body)
+    assert registry.listing(metric="exact_match:sql>=0.8")[0].score == 0.8
+    assert registry.listing(metric="exact_match")[0].score == 0.0
     # Of a version that is not the latest nothing is shown.
     commit()
     assert registry.listing(metric="exact_match") == []
