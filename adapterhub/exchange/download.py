@@ -14,7 +14,7 @@ from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.exchange.bounds import Bounds
 from adapterhub.exchange.found import Found
 from adapterhub.exchange.parallel import StoppedError
-from adapterhub.protocols import Remote, RemoteFile, TransferInterrupted
+from adapterhub.protocols import Remote, RemoteFile, TransferInterruptedError
 
 _CHUNK = 1 << 20
 
@@ -98,7 +98,7 @@ class _Transfer:
             try:
                 self._read()
                 reason = "the remote stopped sending"
-            except TransferInterrupted as error:
+            except TransferInterruptedError as error:
                 reason = error.message
             if self._offset >= size:
                 return
@@ -151,13 +151,13 @@ class _Pace:
         self._bytes = 0
 
     def check(self, count: int) -> None:
-        """Count what came; raise TransferInterrupted where it was too little for too long."""
+        """Count what came; raise TransferInterruptedError where it was too little for too long."""
         self._bytes += count
         passed = time.monotonic() - self._begin
         if passed < self._bounds.patience:
             return
         if self._bytes < self._bounds.slowest * passed:
-            raise TransferInterrupted(f"slower than {self._bounds.slowest:.0f} bytes a second")
+            raise TransferInterruptedError(f"slower than {self._bounds.slowest:.0f} bytes a second")
         self._begin, self._bytes = time.monotonic(), 0
 
 

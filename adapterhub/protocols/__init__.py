@@ -27,7 +27,7 @@ from adapterhub.protocols.registry import (
     Registry,
     Repaired,
 )
-from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion, TransferInterrupted
+from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion, TransferInterruptedError
 from adapterhub.protocols.serve import Engine, Limits, ServeSettings
 from adapterhub.protocols.train import Fold, FoldingMethod, Method, Objective, Quantizer
 
@@ -64,6 +64,6 @@ __all__ = [
     "ServeSettings",
     "SurveyingRule",
     "Task",
-    "TransferInterrupted",
+    "TransferInterruptedError",
     "WeightUpdate",
 ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from adapterhub.manifest import FileRecord
 
 
-class TransferInterrupted(AdzError):
+class TransferInterruptedError(AdzError):
     """The bytes of a file stopped coming; who reads tries again from where they stopped."""
 
 
@@ -68,7 +68,7 @@ class Remote(Protocol):
     ) -> Iterator[bytes]:
         """The file's bytes from `offset` on, in chunks of at most a few MiB, each as it comes.
 
-        Raises TransferInterrupted where the rest may come at another try.
+        Raises TransferInterruptedError where the rest may come at another try.
         """
 
     def write(self, name: str, file: RemoteFile, source: Path, sent: Callable[[int], None]) -> None:

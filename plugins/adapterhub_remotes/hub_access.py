@@ -15,7 +15,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub.protocols import TransferInterrupted
+from adapterhub.protocols import TransferInterruptedError
 
 _CHUNK = 2**20
 _MAX_SMALL = 2**20
@@ -34,7 +34,7 @@ _HINTS = {
 def read_file(
     api: HfApi, repository: str, commit: str, path: str, offset: int = 0
 ) -> Iterator[bytes]:
-    """A file's bytes from `offset` on. Raises TransferInterrupted where they stop coming."""
+    """A file's bytes from `offset` on. Raises TransferInterruptedError where they stop coming."""
     url = hf_hub_url(repository, path, revision=commit, endpoint=api.endpoint)
     headers = build_hf_headers(token=api.token, library_name=api.library_name)
     # Compressed bytes have other offsets. The token does not go along to another host.
@@ -46,7 +46,9 @@ def read_file(
             if response.status_code == 416:
                 return
             if response.status_code >= 500:
-                raise TransferInterrupted(f"{repository}: the Hub answers {response.status_code}")
+                raise TransferInterruptedError(
+                    f"{repository}: the Hub answers {response.status_code}"
+                )
             if response.is_error:
                 response.read()
                 with clear_errors(repository):
@@ -58,7 +60,7 @@ def read_file(
                     yield chunk[skip:]
                 skip = max(0, skip - len(chunk))
     except httpx2.TransportError as error:
-        raise TransferInterrupted(f"{repository}: {error or type(error).__name__}") from error
+        raise TransferInterruptedError(f"{repository}: {error or type(error).__name__}") from error
 
 
 def read_small(api: HfApi, repository: str, commit: str, path: str) -> bytes:

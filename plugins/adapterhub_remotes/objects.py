@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from adapterhub.errors import AdzError, usage_error
-from adapterhub.protocols import TransferInterrupted
+from adapterhub.protocols import TransferInterruptedError
 
 _CHUNK = 4 * 2**20
 _INSTALL = {
@@ -72,7 +72,7 @@ class Objects:
             raise AdzError(f"{self.url} lacks {path}", "push the version again")
         for start in range(offset, size, _CHUNK):
             end = min(start + _CHUNK, size)
-            with self._clear_errors("read", TransferInterrupted):
+            with self._clear_errors("read", TransferInterruptedError):
                 data: bytes = self._system.cat_file(self._full(path), start=start, end=end)
             yield data
 

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -42,7 +43,8 @@ def adz_commands(page):
         for line in code.splitlines() if line.startswith("$ ")
     ]  # fmt: skip
     lines += re.findall(r"`(adz [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("adz ")]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("adz ")]
+    return [list(takewhile(lambda word: word != "|", words)) for words in commands]
 
 
 def test_generated_pages_are_up_to_date():

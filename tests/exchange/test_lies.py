@@ -18,7 +18,7 @@ from adapterhub.exchange.pull import pull
 from adapterhub.exchange.push import push
 from adapterhub.manifest import Version, canonical_json, payload_digest
 from adapterhub.merge.silent import Silent
-from adapterhub.protocols import Registry, RemoteFile, RemoteVersion, TransferInterrupted
+from adapterhub.protocols import Registry, RemoteFile, RemoteVersion, TransferInterruptedError
 
 WEIGHTS = "adapter_model.safetensors"
 Answer = Callable[[RemoteFile, int, bytes], Iterator[bytes]]
@@ -161,7 +161,7 @@ def test_breaks_that_bring_something_do_not_count(
 ) -> None:
     def piece(file: RemoteFile, offset: int, data: bytes) -> Iterator[bytes]:
         yield data[:300_000]
-        raise TransferInterrupted("the connection broke")
+        raise TransferInterruptedError("the connection broke")
 
     remote.answer = only_weights(piece)
     (result,) = pull(receiver, remote, ["sql"], Silent(), bounds=quick)

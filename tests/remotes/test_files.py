@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from adapterhub.errors import AdzError
 from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import FileRecord, sha256_of
-from adapterhub.protocols import Remote, RemoteFile, RemoteVersion, TransferInterrupted
+from adapterhub.protocols import Remote, RemoteFile, RemoteVersion, TransferInterruptedError
 from adapterhub_remotes import local_files
 from adapterhub_remotes.files import FilesRemote
 
@@ -418,7 +418,7 @@ def test_a_read_that_breaks_off_can_be_taken_up(
         for chunk in remote.read("sql", published(), file, len(came)):
             came.extend(chunk)
 
-    with pytest.raises(TransferInterrupted, match="reset by peer"):
+    with pytest.raises(TransferInterruptedError, match="reset by peer"):
         take_up()
     assert 0 < len(came) < len(data)
     take_up()

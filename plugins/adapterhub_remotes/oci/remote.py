@@ -12,7 +12,7 @@ import httpx2
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import FileRecord, sha256_of
-from adapterhub.protocols import RemoteFile, RemoteVersion, TransferInterrupted
+from adapterhub.protocols import RemoteFile, RemoteVersion, TransferInterruptedError
 from adapterhub_remotes.oci.address import parse_address
 from adapterhub_remotes.oci.answer import Answer, damaged
 from adapterhub_remotes.oci.credentials import find_credentials
@@ -141,11 +141,11 @@ class OciRemote:
         if status == 206:
             given = response.headers.get("Content-Range", "")
             if not given.startswith(f"bytes {offset}-"):
-                raise TransferInterrupted(f"the registry sent another part: {given[:60]!r}")
+                raise TransferInterruptedError(f"the registry sent another part: {given[:60]!r}")
             return 0
         if status == 200:
             return offset
-        raise TransferInterrupted(f"the registry answers {status}")
+        raise TransferInterruptedError(f"the registry answers {status}")
 
     def _small(self, repository: str, record: FileRecord) -> bytes:
         call = self._blob("GET", repository, record.sha256)

@@ -14,7 +14,7 @@ import httpx2
 
 from adapterhub import __version__
 from adapterhub.errors import AdzError
-from adapterhub.protocols import TransferInterrupted
+from adapterhub.protocols import TransferInterruptedError
 from adapterhub_remotes.oci.address import Address, follow, origin_of
 from adapterhub_remotes.oci.answer import Answer, check_plain, read_small, unexpected
 from adapterhub_remotes.oci.credentials import Credentials
@@ -101,13 +101,13 @@ class Session:
 
     def request_once(self, call: Call, expected: Container[int]) -> Answer:
         """The same without another try, for a body that cannot be sent twice. Raises
-        TransferInterrupted where the connection or the server failed on the way."""
+        TransferInterruptedError where the connection or the server failed on the way."""
         try:
             with self._sent(call) as response:
                 self._check_busy(response)
                 answer = self._answer(call, response)
         except (httpx2.TransportError, _BusyError) as error:
-            raise TransferInterrupted(_reason(error)) from error
+            raise TransferInterruptedError(_reason(error)) from error
         if answer.status not in expected:
             raise unexpected(answer)
         return answer
@@ -115,7 +115,7 @@ class Session:
     @contextmanager
     def stream(self, call: Call) -> Iterator[httpx2.Response]:
         """Send and yield the response, to read its body from. A body that breaks off raises
-        TransferInterrupted."""
+        TransferInterruptedError."""
         with ExitStack() as stack:
 
             def attempt() -> httpx2.Response:
@@ -130,7 +130,7 @@ class Session:
             try:
                 yield response
             except httpx2.TransportError as error:
-                raise TransferInterrupted(_reason(error)) from error
+                raise TransferInterruptedError(_reason(error)) from error
 
     def _retrying(self, attempt: Callable[[], T]) -> T:
         for number in range(1, _TRIES + 1):

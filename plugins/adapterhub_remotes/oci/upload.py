@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import FileRecord
-from adapterhub.protocols import TransferInterrupted
+from adapterhub.protocols import TransferInterruptedError
 from adapterhub_remotes.oci.answer import Answer
 from adapterhub_remotes.oci.session import Call, Session
 
@@ -57,7 +57,7 @@ class Upload:
                 self._send()
                 self._tell(self._record.size)
                 return
-            except TransferInterrupted as error:
+            except TransferInterruptedError as error:
                 if number == _TRIES - 1:
                     raise AdzError(
                         f"{self._session.origin}: an upload broke off {_TRIES} times: "

@@ -22,7 +22,7 @@ from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import BaseLink, Manifest, Version, payload_digest, sha256_of
 from adapterhub.manifest import FileRecord as Record
 from adapterhub.plugins import open_registry
-from adapterhub.protocols import Remote, RemoteFile, RemoteVersion, TransferInterrupted
+from adapterhub.protocols import Remote, RemoteFile, RemoteVersion, TransferInterruptedError
 from adapterhub_remotes import hub_access
 
 WEIGHTS = os.urandom(3 * 2**20)
@@ -317,13 +317,13 @@ def test_a_break_can_be_taken_up(remote: Remote, hub: Any, make: Callable[..., M
         for chunk in remote.read("sql", found, weights, len(data)):
             data.extend(chunk)
 
-    with pytest.raises(TransferInterrupted):
+    with pytest.raises(TransferInterruptedError):
         read()
     assert 0 < len(data) <= 2**20 + 100
     read()
     assert bytes(data) == WEIGHTS
     hub.faults.append(fault("GET", "/storage/", 503))
-    with pytest.raises(TransferInterrupted, match="the Hub answers 503"):
+    with pytest.raises(TransferInterruptedError, match="the Hub answers 503"):
         list(remote.read("sql", found, weights, 0))
 
 
@@ -455,7 +455,7 @@ def test_a_hub_that_never_answers_is_an_error(
     hub.faults += [fault("GET", "/refs", 0), fault("GET", "/storage/", 0)]
     with pytest.raises(AdzError, match="org/sql cannot be reached: "):
         remote.tags("sql")
-    with pytest.raises(TransferInterrupted, match="org/sql: "):
+    with pytest.raises(TransferInterruptedError, match="org/sql: "):
         list(remote.read("sql", found, make().files[1], 0))
 
 
