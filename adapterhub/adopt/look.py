@@ -98,7 +98,7 @@ def _read_weights(one: Found, candidates: Sequence[Candidate], base: str | None)
     except AdzError as error:
         one.add("damaged-weights", "error", error.message)
         return
-    facts = adapter_facts(one.directory, one.config)
+    facts = adapter_facts(tensors, one.config)
     one.rank, one.modules = facts.get("rank"), facts.get("modules")
     one.parameters, one.tensors = facts.get("parameters"), values.tensors
     one.digests = {WEIGHTS: values.file, CONFIG: hash_file(one.directory / CONFIG)}

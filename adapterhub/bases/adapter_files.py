@@ -6,10 +6,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from adapterhub.bases.headers import read_header
+from adapterhub.bases.headers import TensorInfo
 from adapterhub.bases.modules import split_key
 
 WEIGHTS = "adapter_model.safetensors"
@@ -21,11 +20,10 @@ MAX_PAYLOAD = 4 * 2**30
 """Bytes that these may have together."""
 
 
-def adapter_facts(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def adapter_facts(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> dict[str, Any]:
     """`rank` (the largest), `alpha`, `modules` (how many are adapted), `targets` (their last
     names, whatever pattern chose them), `parameters` and the commonest `dtype`, from the header
     of the weights and the configuration."""
-    tensors = read_header(directory / WEIGHTS)
     keys = [key for name in tensors if (key := split_key(name)) is not None]
     ranks = [
         info.shape[0]

@@ -135,7 +135,10 @@ def _tensor(path: Path, name: str, entry: Any, begin: int, limits: Limits) -> Te
         raise _refuse(path, f"tensor {name}: {len(shape)} dimensions, at most {limits.dimensions}")
     info = TensorInfo(dtype, tuple(shape), begin + offsets[0], begin + offsets[1])
     # safetensors counts in 64 bits, one dimension after the other: a 0 behind saves nothing.
-    if any(size >= 2**61 for size in accumulate(shape, operator.mul)):
+    # The first test is for speed: so few bits a dimension cannot overflow.
+    if max(shape, default=0) >= 2 ** (60 // limits.dimensions) and any(
+        size >= 2**61 for size in accumulate(shape, operator.mul)
+    ):
         raise _refuse(path, f"tensor {name}: the shape {shape} overflows")
     if info.elements * DTYPE_BITS[dtype] != 8 * (info.end - info.start):
         raise _refuse(path, f"tensor {name}: {dtype} {shape} does not fill bytes {offsets}")

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from adapterhub.bases.headers import TensorInfo, read_header
+from adapterhub.bases.headers import TensorInfo
+from adapterhub.bases.scan import read_pieces
 
 _SECOND = (".lora_B.weight", ".lora_B", ".lora_embedding_A")
-_CHUNK = 2**20
 
 
-def idle_modules(weights: Path) -> tuple[int, int]:
+def idle_modules(weights: Path, tensors: Mapping[str, TensorInfo]) -> tuple[int, int]:
     """How many of a LoRA's modules change nothing, and how many it has; (0, 0) for another
-    method."""
-    # Imported late: torch-free, but not for free.
-    import numpy as np
-
-    def is_zero(info: TensorInfo) -> bool:
-        pieces = range(info.start, info.end, _CHUNK)
-        sizes = (min(_CHUNK, info.end - start) for start in pieces)
-        return not any(
-            np.fromfile(weights, np.uint8, size, offset=start).any()
-            for start, size in zip(pieces, sizes, strict=True)
-        )
-
-    factors = [info for name, info in read_header(weights).items() if name.endswith(_SECOND)]
-    return sum(map(is_zero, factors)), len(factors)
+    method. tensors: the header of `weights`."""
+    factors = {name: info for name, info in tensors.items() if name.endswith(_SECOND)}
+    active = {piece.name for piece in read_pieces(weights, factors) if piece.largest}
+    return len(factors.keys() - active), len(factors)

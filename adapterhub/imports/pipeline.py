@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub.bases.adapter_files import WEIGHTS, adapter_facts
+from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.imports.base import find_base
 from adapterhub.imports.effect import idle_modules
 from adapterhub.imports.peft_keys import KNOWN_KEYS
@@ -54,11 +55,12 @@ def import_adapter(
         config = read_adapter_config(staged)
         exported = read_exported(directory, staged)
         link = find_base(registry, base, exported, config, progress)
-        manifest = _manifest(name, staged, config, exported, link)
+        tensors = read_header(staged / WEIGHTS)
+        manifest = _manifest(name, tensors, config, exported, link)
         if recipe and not manifest.recipe:
             manifest = manifest.model_copy(update={"recipe": dict(recipe)})
         version = registry.commit(manifest, staged)
-        idle, modules = idle_modules(staged / WEIGHTS)
+        idle, modules = idle_modules(staged / WEIGHTS, tensors)
     if idle:
         progress.warn(f"{idle} of its {modules} modules change nothing: their updates are zero")
     _tell(registry, version, ignored, config, progress)
@@ -85,7 +87,7 @@ def _tell(
 
 def _manifest(
     name: str,
-    staged: Path,
+    tensors: Mapping[str, TensorInfo],
     config: dict[str, Any],
     exported: Manifest | None,
     link: BaseLink,
@@ -108,5 +110,5 @@ def _manifest(
         method=method_name(config),
         made_by="import",
         base=link,
-        adapter=adapter_facts(staged, config),
+        adapter=adapter_facts(tensors, config),
     )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.bases.modules import AdapterKey, BaseModules, split_key
+from adapterhub.bases.scan import FLOATS
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import Manifest
 from adapterhub_registry.gates.fit import WRONG_BASE, check_fit, check_prompt
 from adapterhub_registry.gates.indices import SPARSE_TYPES, check_indices, is_index
 from adapterhub_registry.gates.patterns import matching, uncovered
-from adapterhub_registry.gates.values import FLOATS, scan_values
+from adapterhub_registry.gates.values import scan_values
 
 MAX_RANK = 512
 PROMPT_TYPES = frozenset({
@@ -119,16 +121,13 @@ def _check_ranks(
     # One pair of factors serves all experts of a layer there.
     stacked = bool(config.get("target_parameters"))
     for name, info in tensors.items():
-        suffix = next((s for s in (*_PAIRS, *_PAIRS.values()) if name.endswith(f".{s}")), None)
-        if suffix is None:
+        partner, is_first = _partner(name)
+        if partner is None:
             continue
-        partner = _partner(name, suffix)
         if partner not in tensors:
             return f"tensor {name} has no {partner.rpartition('.lora_')[2]} beside it", ""
-        if suffix not in _PAIRS:
-            continue
         # Of block-diagonal factors one is stored as its blocks.
-        if config.get("use_bdlora"):
+        if not is_first or config.get("use_bdlora"):
             continue
         other = tensors[partner].shape
         if len(info.shape) < 2 or len(other) < 2 or info.shape[0] != other[1]:
@@ -141,9 +140,16 @@ def _check_ranks(
     return None
 
 
-def _partner(name: str, suffix: str) -> str:
-    other = _PAIRS.get(suffix) or next(a for a, b in _PAIRS.items() if b == suffix)
-    return name.removesuffix(suffix) + other
+@lru_cache(maxsize=8192)
+def _partner(name: str) -> tuple[str | None, bool]:
+    """The other factor of a low-rank pair, and whether `name` is the first; None for what is no
+    such factor. Adapters of one base have the same names, so they are remembered."""
+    for first, second in _PAIRS.items():
+        if name.endswith(f".{first}"):
+            return name.removesuffix(first) + second, True
+        if name.endswith(f".{second}"):
+            return name.removesuffix(second) + first, False
+    return None, False
 
 
 def _check_targets(
@@ -169,12 +175,8 @@ def _check_targets(
 
 def _check_effect(tensors: Mapping[str, TensorInfo], zeros: set[str]) -> tuple[str, str] | None:
     """An adapter whose low-rank products are all zero, and that has nothing else, does nothing."""
-    products = [
-        (name, _partner(name, suffix))
-        for name in tensors
-        for suffix in _PAIRS
-        if name.endswith(f".{suffix}")
-    ]
+    partners = {name: _partner(name) for name in tensors}
+    products = [(name, other) for name, (other, is_first) in partners.items() if other and is_first]
     in_products = {name for pair in products for name in pair}
     if not products or in_products != set(tensors):
         return None

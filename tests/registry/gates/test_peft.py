@@ -13,7 +13,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from adapterhub.bases.adapter_files import adapter_facts
+from adapterhub.bases.adapter_files import WEIGHTS, adapter_facts
+from adapterhub.bases.headers import read_header
 from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseDigests, BaseRecord, Manifest
 from adapterhub_registry.gates import check_payload
@@ -140,7 +141,7 @@ def test_what_peft_writes_passes(
     check_payload(tmp_path, make_manifest(), None)
     check_payload(tmp_path, make_manifest(), peft_base(base))
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    facts = adapter_facts(tmp_path, config)
+    facts = adapter_facts(read_header(tmp_path / WEIGHTS), config)
     assert facts["dtype"] == "F32"
     if method in ("lora", "rslora", "dora"):
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
