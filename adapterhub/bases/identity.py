@@ -61,11 +61,10 @@ def check_version(version: Version, base: BaseRecord) -> None:
     """Raise AdzError (exit code 3) when `version` may not be used on `base`."""
     reason = why_not_version(version, base)
     if reason is not None:
-        raise AdzError(
-            reason,
-            f"if {base.name} is right: adz import {version.reference} --base {base.name}",
-            exit_code=EXIT_VERIFICATION,
-        )
+        hint = f"if {base.name} is right: adz import {version.reference} --base {base.name}"
+        if version.manifest.base.status == "recorded":
+            hint = "use the base that it was made for"
+        raise AdzError(reason, hint, exit_code=EXIT_VERIFICATION)
 
 
 def template_warning(version: Version, base: BaseRecord) -> str | None:

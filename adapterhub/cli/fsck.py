@@ -42,7 +42,7 @@ def command(subset: str, resume: bool, no_bases: bool, source: str | None, as_js
     --repair first uses what is here. A damaged file is put back from another copy, a damaged view
     is deleted (it is made anew when it is wanted), a damaged journal is written from the database
     and a damaged database from the journal; the old one is kept beside it. Where both are lost,
-    versions are found again by their manifests, but aliases and removals are not. A missing
+    versions are found again by their manifests, but aliases, bases and removals are not. A missing
     database is made from the journal by any command. With a URL, files that have no other copy
     are fetched from that remote by their digest.
     """

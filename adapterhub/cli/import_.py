@@ -28,7 +28,7 @@ def command(source: str, name: str | None, base: str | None, convert: bool, as_j
     Only safetensors, adapter_config.json and README.md are taken, and checked: values, ranks,
     and that every tensor fits a module of the base. SOURCE is not changed.
 
-    SOURCE can also be a version whose base is not known yet, or was another one:
+    SOURCE can also be a version whose base is not known yet, or was asserted wrongly:
     "adz import sql@3 --base smollm2" checks that it fits, and stores it as the next version.
     """
     from adapterhub.errors import usage_error

@@ -24,14 +24,19 @@ def command(reference: str, yes: bool, as_json: bool) -> None:
 
     registry = open_registry()
     version = registry.resolve(reference)
+    gone: list[str] = []
     if "@" in reference:
         what = version.reference
     else:
-        what = f"{version.name} (versions: {len(registry.versions(version.name))})"
+        versions = registry.versions(version.name)
+        gone = sorted(alias for one in versions for alias in one.aliases)
+        what = f"{version.name} (versions: {len(versions)})"
     if not yes:
         if not sys.stdin.isatty():
             raise usage_error(f"removing {what} needs --yes where nobody can be asked")
         if not click.confirm(f"Remove {what}?", err=True):
             raise AdzError("nothing was removed")
     removed = [version.reference for version in registry.remove(reference)]
-    print_result({"removed": removed}, f"removed {', '.join(removed)}", as_json=as_json)
+    text = f"removed {', '.join(removed)}"
+    text += f", and with them the aliases {', '.join(gone)}" if gone else ""
+    print_result({"removed": removed, "aliases": gone}, text, as_json=as_json)

@@ -146,7 +146,7 @@ class _Push:
                 source = folder / str(number)
                 if not self.registry.copy_blob(file.record, source):
                     raise AdzError(
-                        f"the stored file {file.name} of {version.reference} is missing",
+                        f"the stored file {file.name} of {version.reference} is missing or damaged",
                         "run 'adz fsck'",
                         exit_code=EXIT_VERIFICATION,
                     )

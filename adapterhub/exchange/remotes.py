@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from adapterhub import specs
-from adapterhub.errors import unknown_name
+from adapterhub.errors import unknown_name, usage_error
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Remote
 from adapterhub.reference import is_directory_reference
@@ -28,5 +28,14 @@ def open_remote(location: str) -> Remote:
         if scheme in component.schemes:
             remote: Remote = plugins.load_implementation(component)(location)
             return remote
+    if not scheme:
+        raise usage_error(
+            f"{location!r} is neither a URL nor a directory",
+            f"write a directory as ./{location}, an OCI registry as oci://host/path",
+        )
+    if scheme in ("http", "https"):
+        raise usage_error(
+            f"{location} does not say what is there", "write an OCI registry as oci://host/path"
+        )
     known = [f"{name}://" for component in components for name in component.schemes]
-    raise unknown_name("kind of remote", f"{scheme}://" if scheme else location, known)
+    raise unknown_name("kind of remote", f"{scheme}://", known)

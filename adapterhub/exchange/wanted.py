@@ -104,6 +104,8 @@ def _not_there(remote: Remote, reference: Reference) -> AdzError:
         names = remote.names()
     except AdzError:
         return usage_error(f"{remote.url} has no adapter {reference.name}")
+    if not names:
+        return usage_error(f"{remote.url} holds no adapter", "is the address right?")
     error = unknown_name("adapter", reference.name, names)
     return usage_error(f"{remote.url}: {error.message}", error.hint)
 

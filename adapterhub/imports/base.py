@@ -30,7 +30,13 @@ def find_base(
     Raises AdzError for a base that changed, or that its manifest contradicts.
     """
     digests = exported.base.digests if exported else None
-    record = None if name == UNKNOWN else _candidate(registry, name, digests, config)
+    if name == UNKNOWN:
+        progress.warn(
+            "its base is left open, so it is neither served nor merged: "
+            "adz import NAME --base BASE says later which it is"
+        )
+        return BaseLink(status="unknown")
+    record = _candidate(registry, name, digests, config)
     if record is None:
         made_for = f" {exported.base.name}" if exported and exported.base.name else ""
         progress.warn(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapterhub.bases.choose import choose_base
-from adapterhub.bases.identity import why_not_version
+from adapterhub.bases.identity import check_version, why_not_version
 from adapterhub.bases.verify import verify_base
 from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseLink, Manifest, Parent, Version
@@ -20,7 +20,8 @@ def claim_base(
     asserted; None is the only base there is.
 
     What is known of how it was made stays, and the old version is its parent. Raises AdzError
-    where the gates find that it does not fit, and a usage error where it has that base already.
+    where the gates find that it does not fit or where another base was recorded when it was made,
+    and a usage error where it has that base already.
     """
     if reference.partition("@")[0] not in registry.names():
         raise usage_error(
@@ -33,6 +34,8 @@ def claim_base(
     load_policy().check_unsigned(target)
     if target == version.name and why_not_version(version, record) is None:
         raise usage_error(f"{version.reference} is used on {record.name} already")
+    if version.manifest.base.status == "recorded":
+        check_version(version, record)
     verify_base(record)
     parent = Parent(name=version.name, version=version.number, digest=version.digest, role="source")
     manifest = version.manifest.model_copy(

@@ -46,7 +46,7 @@ def sign_version(registry: Registry, version: Version, key: Path) -> bytes:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             if not registry.copy_blob(record, directory / name):
                 raise AdzError(
-                    f"the stored file {name} of {version.reference} is missing",
+                    f"the stored file {name} of {version.reference} is missing or damaged",
                     "run 'adz fsck'",
                     exit_code=EXIT_VERIFICATION,
                 )
@@ -189,7 +189,7 @@ def _reading(key: Path) -> Iterator[None]:
     except Exception as error:
         # Each kind of key that does not fit raises something else.
         raise AdzError(
-            f"{key} is not a private key that signs: {_first_line(error)}",
+            f"{key} is not a private elliptic-curve key without a password: {_first_line(error)}",
             "make one: openssl ecparam -genkey -name prime256v1 -noout -out KEY.pem",
         ) from error
 

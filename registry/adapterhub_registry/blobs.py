@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
 from adapterhub.manifest import FileRecord, sha256_of
@@ -14,6 +15,12 @@ from adapterhub.reference import check_file_name
 from adapterhub_registry import disk
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+def is_intact(body: object, digest: str) -> TypeGuard[bytes]:
+    """Whether these are the bytes of `digest`; a damaged database may hold anything in their
+    place."""
+    return isinstance(body, bytes) and sha256_of(body) == digest
 
 
 class Blobs:
@@ -59,7 +66,7 @@ class Blobs:
             data = self.path(digest).read_bytes()
         except FileNotFoundError:
             return None
-        return data if sha256_of(data) == digest else None
+        return data if is_intact(data, digest) else None
 
     def copy_to(self, record: FileRecord, target: Path) -> bool:
         """Write a copy of a blob to the new file `target`; False, and no file, where the blob is

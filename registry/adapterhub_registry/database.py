@@ -110,6 +110,7 @@ class Database:
         """A write transaction: all of its events happen, or none."""
         with _clear_errors(self.path), self._using():
             connection = self._begin()
+            size = self.journal.size()
             try:
                 change = Change(connection)
                 yield change
@@ -118,6 +119,10 @@ class Database:
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
+                    # While nobody else can write. Where even this fails, a killed process could
+                    # have left the same.
+                    with suppress(OSError):
+                        self.journal.cut(size)
                     connection.execute("ROLLBACK")
                 raise
 
@@ -243,7 +248,7 @@ class Database:
         if files.is_dir() and any(files.iterdir()):
             raise AdzError(
                 f"{self.path.parent} has files, but {self.path.name} and names.jsonl are both gone",
-                "'adz fsck --repair' finds the versions again; aliases are lost",
+                "'adz fsck --repair' finds the versions again; aliases and bases are lost",
                 exit_code=EXIT_VERIFICATION,
             )
         self.journal.create()

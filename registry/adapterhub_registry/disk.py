@@ -68,6 +68,12 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def truncate(path: Path, size: int) -> None:
+    """Take back what was appended to a file that had `size` bytes."""
+    with _naming(path):
+        os.truncate(path, size)
+
+
 def protect(path: Path) -> None:
     """Make a file read-only."""
     with _naming(path):

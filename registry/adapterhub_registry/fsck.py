@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from adapterhub.bases.digests import compute_digests, hash_file
 from adapterhub.bases.identity import explain_difference
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub.manifest import Manifest, Version, sha256_of
+from adapterhub.manifest import Manifest, Version
 from adapterhub.protocols import Finding, Progress, Task
 from adapterhub_registry import bases
+from adapterhub_registry.blobs import is_intact
 from adapterhub_registry.names import check_names
 from adapterhub_registry.resume import Mark
 from adapterhub_registry.storage import Storage
@@ -155,7 +156,7 @@ def _viewed(storage: Storage) -> Iterator[Version]:
         name = str(row["digest"]).removeprefix("sha256:")
         if not storage.views.directory.joinpath(name).is_dir():
             continue
-        if sha256_of(row["body"]) != row["digest"]:
+        if not is_intact(row["body"], row["digest"]):
             continue
         manifest = Manifest.model_validate_json(row["body"])
         yield Version(row["name"], row["number"], row["digest"], manifest)

@@ -59,6 +59,16 @@ class Journal:
         disk.append(self.path, b"".join([self._break(), *reversed(lines)]))
         disk.sync(self.path)
 
+    def size(self) -> int:
+        """Bytes, to `cut` back to."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def cut(self, size: int) -> None:
+        """Take back what was appended since it had `size` bytes: that change did not happen. Only
+        the writer may call it."""
+        if self.size() > size:
+            disk.truncate(self.path, size)
+
     def read(self) -> list[Event]:
         """The events in order. Lines that a crash or a bad disk damaged are left out, and so is
         the last change where its end is not there; `fsck` finds those that are missed."""

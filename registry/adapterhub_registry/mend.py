@@ -11,9 +11,10 @@ from pathlib import Path
 
 from adapterhub.bases.digests import hash_file
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub.manifest import FileRecord, sha256_of
+from adapterhub.manifest import FileRecord
 from adapterhub.protocols import Finding, Repaired
 from adapterhub_registry import disk
+from adapterhub_registry.blobs import is_intact
 from adapterhub_registry.rebuild import rebuild
 from adapterhub_registry.storage import Storage
 
@@ -69,7 +70,8 @@ def _known_manifest(storage: Storage, digest: str) -> bytes | None:
             ).fetchone()
     except AdzError:
         return None
-    return bytes(row["body"]) if row and sha256_of(row["body"]) == digest else None
+    body = row["body"] if row else None
+    return body if is_intact(body, digest) else None
 
 
 def _put_manifests(storage: Storage) -> None:

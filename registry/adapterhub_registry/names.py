@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub.manifest import Manifest, canonical_json, payload_digest, sha256_of
+from adapterhub.manifest import Manifest, canonical_json, payload_digest
 from adapterhub.protocols import Finding
 from adapterhub_registry import tables
+from adapterhub_registry.blobs import is_intact
 from adapterhub_registry.journal import Event
 from adapterhub_registry.storage import Storage
 
@@ -125,7 +126,7 @@ def _check_manifests(connection: sqlite3.Connection) -> Iterator[Finding]:
     for row in connection.execute(query):
         versions = (f"{row['name']}@{row['number']}",)
         subject = f"manifest {row['digest']}"
-        if row["body"] is None or sha256_of(row["body"]) != row["digest"]:
+        if not is_intact(row["body"], row["digest"]):
             yield Finding(subject, "missing or damaged", versions, "names", row["digest"])
             continue
         try:
@@ -145,8 +146,8 @@ def _check_tables(storage: Storage, connection: sqlite3.Connection) -> Iterator[
     def read_manifest(digest: str) -> bytes | None:
         query = "SELECT body FROM manifests WHERE digest = ?"
         row = connection.execute(query, (digest,)).fetchone()
-        intact = row is not None and sha256_of(row["body"]) == digest
-        return bytes(row["body"]) if intact else storage.blobs.read(digest)
+        body = row["body"] if row else None
+        return body if is_intact(body, digest) else storage.blobs.read(digest)
 
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as replayed:
         replayed.row_factory = sqlite3.Row

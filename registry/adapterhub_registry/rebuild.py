@@ -14,9 +14,10 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from adapterhub.errors import AdzError
-from adapterhub.manifest import Manifest, sha256_of
+from adapterhub.manifest import Manifest
 from adapterhub.protocols import Repaired
 from adapterhub_registry import disk, tables
+from adapterhub_registry.blobs import is_intact
 from adapterhub_registry.database import actor
 from adapterhub_registry.journal import Event
 from adapterhub_registry.names import DATABASE, JOURNAL, is_whole, read_events
@@ -47,8 +48,9 @@ def rebuild(storage: Storage) -> Iterator[Repaired]:
     if recovered or gaps or left_out:
         yield Repaired(
             JOURNAL,
-            "a part of the history is lost for good: see 'adz ls' and 'adz log' whether aliases "
-            "point where they should, and whether a removed version is back",
+            "a part of the history is lost for good: see 'adz base ls' whether every base is "
+            "there, and 'adz ls' and 'adz log' whether aliases point where they should, and "
+            "whether a removed version is back",
         )
 
 
@@ -112,7 +114,7 @@ def _manifest(storage: Storage, digest: str) -> Manifest | None:
         path = storage.blobs.path(digest)
         if path.stat().st_size <= MAX_MANIFEST:
             body = path.read_bytes()
-            return parse_manifest(body) if sha256_of(body) == digest else None
+            return parse_manifest(body) if is_intact(body, digest) else None
     return None
 
 

@@ -30,6 +30,7 @@ from adapterhub.protocols import (
 from adapterhub.reference import check_name, parse_reference
 from adapterhub_registry import aliases, bases, leases, lookup, storing, trash
 from adapterhub_registry.admission import Admissions
+from adapterhub_registry.blobs import is_intact
 from adapterhub_registry.collect import collect
 from adapterhub_registry.diagnosis import diagnose
 from adapterhub_registry.fsck import Extent, check
@@ -282,8 +283,8 @@ class LocalRegistry(Storage):
         heal(self, record, path)
 
     def _version(self, row: sqlite3.Row) -> Version:
-        body: bytes = row["body"]
-        if sha256_of(body) != row["digest"]:
+        body = row["body"]
+        if not is_intact(body, row["digest"]):
             raise AdzError(
                 f"the manifest of {row['name']}@{row['number']} is damaged",
                 "run 'adz fsck'",

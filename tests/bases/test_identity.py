@@ -57,8 +57,12 @@ def test_a_base_that_differs_is_refused_with_both_digests(part: str, reason: str
     with pytest.raises(AdzError) as error:
         check_version(version(RECORDED), other.model_copy(update={"name": "two"}))
     assert str(error.value).startswith(f"sql@3 was made for tiny, not for two: {reason}")
-    assert "adz import sql@3 --base two" in error.value.hint
+    assert error.value.hint == "use the base that it was made for"
     assert error.value.exit_code == EXIT_VERIFICATION
+    asserted = RECORDED.model_copy(update={"status": "asserted"})
+    with pytest.raises(AdzError) as error:
+        check_version(version(asserted), other.model_copy(update={"name": "two"}))
+    assert "adz import sql@3 --base two" in error.value.hint
 
 
 def test_every_part_that_differs_is_named() -> None:

@@ -203,7 +203,11 @@ def test_rm(stored: Any, adz: Any) -> None:
         "adz: sql@1 is prod (first move the alias: adz tag sql@N prod, or remove it: "
         "adz tag --delete sql@prod)\n"
     )
-    assert json.loads(adz("rm", "sql", "--yes", "--json").out) == {"removed": ["sql@1"]}
+    assert adz("rm", "sql", "--yes").out == "removed sql@1, and with them the aliases prod\n"
+    assert adz("restore", "sql@1").code == 0
+    assert json.loads(adz("rm", "sql", "--yes", "--json").out) == {
+        "removed": ["sql@1"], "aliases": [],
+    }  # fmt: skip
     assert adz("show", "sql").err.startswith("adz: every version of sql was removed")
 
 

@@ -85,6 +85,9 @@ def test_the_remote_may_stand_in_the_configuration(
     ("arguments", "code", "message"),
     [
         (("push", "sql", "--to", "ftp://x/y"), EXIT_USAGE, "unknown kind of remote 'ftp://'"),
+        (("push", "sql", "--to", "share"), EXIT_USAGE, "write a directory as ./share"),
+        (("push", "sql", "--to", "https://x/y"), EXIT_USAGE, "an OCI registry as oci://host/path"),
+        (("pull", "sql", "--from", "./nowhere"), EXIT_USAGE, "nowhere holds no adapter"),
         (("push", "sqk", "--to", "SHARE"), EXIT_USAGE, "did you mean sql?"),
         (("push", "sql@9", "--to", "SHARE"), EXIT_USAGE, "sql has no version 9"),
         (("push", "sql@1", "--all", "--to", "SHARE"), EXIT_USAGE, "--all means every version"),

@@ -121,6 +121,26 @@ def test_a_claim_keeps_what_is_known(
     assert (tmp_path / "out" / "curve.json").read_text() == "{}"
 
 
+def test_a_recorded_base_is_not_claimed_away(
+    adz: Adz, base: str, make_adapter: Callable[..., Path]
+) -> None:
+    registry = open_registry()
+    digests = registry.base(base).digests
+    elsewhere = digests.model_copy(update={"weights": "sha256:" + "0" * 64})
+    manifest = Manifest(name="sql", method="lora", made_by="train", base=BaseLink(status="unknown"))
+    directory = make_adapter()
+    for status, code in (("recorded", 3), ("asserted", 0)):
+        link = BaseLink(status=status, name="else", digests=elsewhere)
+        registry.commit(manifest.model_copy(update={"name": status, "base": link}), directory)
+        result = adz("import", status, "--base", base)
+        assert result.code == code, result.err
+    assert [v.number for v in registry.versions("recorded")] == [1]
+    result = adz("import", "recorded", "--base", base, "--name", "copy")
+    assert result.code == 3
+    assert "was made for else, not for" in result.err
+    assert "use the base that it was made for" in result.err
+
+
 def test_a_claim_that_does_not_fit_is_refused(
     adz: Adz, make_adapter: Callable[..., Path], tiny_base_dir: Path
 ) -> None:

@@ -200,7 +200,7 @@ def test_a_signature_that_ignores_a_file_is_refused(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read: No such file"), ("x", "is not a private key that signs: ")],
+    [(None, "cannot be read: No such file"), ("x", "is not a private elliptic-curve key")],
 )
 def test_a_key_that_cannot_sign(
     commit: Callable[..., Version], tmp_path: Path, content: str | None, message: str
@@ -222,7 +222,7 @@ def test_keys_of_other_kinds_are_refused(
         chosen = ["-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{algorithm}"]
     command = ["openssl", "genpkey", *chosen, "-out", str(key)]
     subprocess.run(command, check=True, capture_output=True)
-    with pytest.raises(AdzError, match="is not a private key that signs"):
+    with pytest.raises(AdzError, match="is not a private elliptic-curve key"):
         sign_version(open_registry(), commit(), key)
 
 

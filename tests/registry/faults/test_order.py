@@ -51,7 +51,7 @@ def test_every_effect_is_a_function_that_the_tests_know() -> None:
     own = {n for n in public if getattr(disk, n).__module__ == disk.__name__}
     assert own == {
         "append", "copy", "lease", "lock", "make_directory", "make_lasting_directory", "protect",
-        "remove", "rename", "sync", "write",
+        "remove", "rename", "sync", "truncate", "write",
     }  # fmt: skip
 
 
