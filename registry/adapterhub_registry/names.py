@@ -29,7 +29,8 @@ JOURNAL = "names.jsonl"
 
 # In the order of the table's columns, the last of which is the body.
 _FACTS = attrgetter("seq", "time", "actor", "action", "name", "version", "alias", "previous")
-_SCHEMA = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+# Also of the indexes that SQLite makes itself, which have no text.
+_SCHEMA = "SELECT name, type, tbl_name, sql FROM sqlite_master"
 # The history is compared with the journal, and no event tells of a lease.
 _NOT_REPLAYED = ("events", "leases")
 
@@ -157,7 +158,7 @@ def _check_tables(storage: Storage, connection: sqlite3.Connection) -> Iterator[
         except (ValueError, TypeError, LookupError, sqlite3.Error) as error:
             yield _wrong(DATABASE, f"its history cannot be applied: {error}")
             return
-        expected, found = dict(replayed.execute(_SCHEMA)), dict(connection.execute(_SCHEMA))
+        expected, found = _schema(replayed), _schema(connection)
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
                 yield _wrong(DATABASE, f"its table or index {name} is not that of this schema")
@@ -165,6 +166,10 @@ def _check_tables(storage: Storage, connection: sqlite3.Connection) -> Iterator[
         for row in replayed.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
             if row["name"] not in _NOT_REPLAYED:
                 yield from _compare(row["name"], replayed, connection)
+
+
+def _schema(connection: sqlite3.Connection) -> dict[str, tuple[Any, ...]]:
+    return {row["name"]: tuple(row) for row in connection.execute(_SCHEMA)}
 
 
 def _compare(

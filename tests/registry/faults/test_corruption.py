@@ -60,9 +60,9 @@ def contents(path: Path) -> Any:
     """All that a database says, read without any of the registry's code; None if it cannot be."""
     try:
         with closing(sqlite3.connect(path)) as connection:
-            tables = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name")
-            schema = tables.fetchall()
-            names = [name for name, sql in schema if sql and sql.startswith("CREATE TABLE")]
+            query = "SELECT name, type, tbl_name, sql FROM sqlite_master ORDER BY name"
+            schema = connection.execute(query).fetchall()
+            names = [name for name, _, _, sql in schema if sql and sql.startswith("CREATE TABLE")]
             rows = {n: sorted(connection.execute(f"SELECT * FROM {n}"), key=repr) for n in names}
             return schema, rows, connection.execute("PRAGMA user_version").fetchone()
     except (sqlite3.Error, ValueError):
@@ -188,6 +188,17 @@ def test_every_damage_is_found(stored: LocalRegistry, home: Path) -> None:
     assert set(nothing) <= {"database flip", "database swap", "database cut"}
     assert found["database flip"] > nothing["database flip"] / 9
     assert not list(look(home, list(stored.blobs.directory.iterdir())))
+
+
+def test_a_flipped_name_of_an_index_that_sqlite_made_is_found(
+    stored: LocalRegistry, home: Path
+) -> None:
+    path = stored.database.path
+    data = bytearray(path.read_bytes())
+    at = data.index(b"sqlite_autoindex_") + len(b"sqlite_autoindex_")
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert list(look(home, []))
 
 
 def check_names(
