@@ -196,7 +196,8 @@ def test_a_flipped_name_of_an_index_that_sqlite_made_is_found(
     path = stored.database.path
     data = bytearray(path.read_bytes())
     at = data.index(b"sqlite_autoindex_") + len(b"sqlite_autoindex_")
-    data[at] ^= 1
+    # The case of a letter: SQLite itself finds such a name all the same.
+    data[at] ^= 0x20
     path.write_bytes(data)
     assert list(look(home, []))
 
