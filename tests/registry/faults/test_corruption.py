@@ -3,6 +3,7 @@ journal, database and views. fsck finds every one, and names the versions concer
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sqlite3
@@ -11,12 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from workload import NAMES, manifest
 
 from adapterhub.errors import AdzError
 from adapterhub.protocols import Finding
+from adapterhub_registry import database, storing
+from adapterhub_registry.database import utc_text
 from adapterhub_registry.store import LocalRegistry
 
 DAMAGES = int(os.environ.get("TEST_DAMAGES", "250"))
@@ -32,17 +36,23 @@ def home(scratch: Path) -> Path:
 
 @pytest.fixture
 def stored(home: Path, payloads: Path) -> LocalRegistry:
-    """A registry with versions that share files, views, aliases, scores and a history."""
-    registry = LocalRegistry(home)
-    for name in NAMES:
-        for payload in sorted(payloads.iterdir()):
-            version = registry.commit(manifest(name), payload)
-            registry.attest(version, "eval", {"metric": "exact_match", "score": 0.1 + 0.2})
-            registry.path(version)
-        registry.tag(f"{name}@1", "prod")
-        registry.tag(f"{name}@3", "prod")
-        registry.rollback(name, "prod")
-        registry.remove(f"{name}@2")
+    """A registry with versions that share files, views, aliases, scores and a history. Its times
+    are fixed, so that the same chance hits the same bits."""
+    ticks = (utc_text(1.7e9 + tick) for tick in itertools.count())
+    with (
+        mock.patch.object(database, "utc_now", side_effect=ticks),
+        mock.patch.object(storing, "utc_now", side_effect=ticks),
+    ):
+        registry = LocalRegistry(home)
+        for name in NAMES:
+            for payload in sorted(payloads.iterdir()):
+                version = registry.commit(manifest(name), payload)
+                registry.attest(version, "eval", {"metric": "exact_match", "score": 0.1 + 0.2})
+                registry.path(version)
+            registry.tag(f"{name}@1", "prod")
+            registry.tag(f"{name}@3", "prod")
+            registry.rollback(name, "prod")
+            registry.remove(f"{name}@2")
     settle(registry)
     return registry
 
