@@ -10,10 +10,10 @@ from adapterhub.adopt.found import Found
 from adapterhub.adopt.weights import Values
 from adapterhub.bases.headers import TensorInfo
 from adapterhub.bases.modules import AdapterKey
+from adapterhub.bases.scan import FLOATS
 from adapterhub.plugins import load_plugins
 
 MAX_RANK = 512
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 # The two factors of a low-rank module, as LoRA, AdaLoRA and embeddings call them.
 _PAIRS = {
     "lora_A.weight": "lora_B.weight",
@@ -56,7 +56,7 @@ def check_tensors(
     pairs = _pairs(keys)
     factors = [name for names in pairs.values() for name in names.values()]
     # Some methods keep indices beside their floats.
-    strange = [f"{n} is {tensors[n].dtype}" for n in factors if tensors[n].dtype not in _FLOATS]
+    strange = [f"{n} is {tensors[n].dtype}" for n in factors if tensors[n].dtype not in FLOATS]
     if strange:
         found.add("not-float", "error", _several(strange, "factors are no floats"))
     _check_ranks(found, tensors, pairs)

@@ -15,6 +15,7 @@ from typing import Any
 
 from adapterhub.bases.digests import read_config, read_tensors, weight_files
 from adapterhub.bases.headers import TensorInfo
+from adapterhub.bases.scan import FLOATS
 from adapterhub.manifest import BaseRecord
 
 PREFIX = "base_model.model."
@@ -26,7 +27,6 @@ _PARAMETER = re.compile(
     r"|shadow|shira|supertuning|tinylora|trainable_tokens|unilora|vblora|vera|waveft|xlora)_.*"
     r"|token_adapter"
 )
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 # transformers names the inner model so; a file saved from the inner model lacks the name.
 _INNER = ("model", "transformer", "gpt_neox", "backbone")
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
@@ -87,7 +87,7 @@ class BaseModules:
         for name, info in tensors.items():
             module, _, parameter = name.rpartition(".")
             # A quantised weight is packed: its shape says nothing about the module's.
-            shape = info.shape if parameter == "weight" and info.dtype in _FLOATS else None
+            shape = info.shape if parameter == "weight" and info.dtype in FLOATS else None
             self._weights[module] = shape or self._weights.get(module)
             while "." in module:
                 module = module.rpartition(".")[0]
