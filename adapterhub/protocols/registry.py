@@ -39,16 +39,21 @@ class Listing:
 @dataclass(frozen=True, slots=True)
 class LogEntry:
     """One line of a name's history. `time` is UTC, ISO 8601. source: where a pulled version came
-    from. collect: the files of a removed version were deleted."""
+    from. collect: the files of a removed version were deleted. weights, ended: version -> weight
+    of a split that begins, or ends; `version` and `previous` are then its heaviest version."""
 
     time: str
     actor: str
-    action: Literal["commit", "pull", "tag", "untag", "rollback", "remove", "restore", "collect"]
+    action: Literal[
+        "commit", "pull", "tag", "split", "untag", "rollback", "remove", "restore", "collect"
+    ]
     name: str
     version: int | None
     alias: str | None = None
     previous: int | None = None
     source: str | None = None
+    weights: Mapping[int, int] = field(default_factory=dict)
+    ended: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +147,12 @@ class Registry(Protocol):
         from, for the history.
         """
 
-    def resolve(self, reference: str) -> Version:
-        """The version that a reference means now; unknown names offer the nearest."""
+    def resolve(self, reference: str, key: str | None = None) -> Version:
+        """The version that a reference means now; unknown names offer the nearest.
+
+        key: who asks, for an alias that is split: the same key gets the same version, and keeps
+        it when that version's weight rises. Without one it is the heaviest version.
+        """
 
     def names(self) -> list[str]:
         """Every adapter name with a live version."""
@@ -195,14 +204,25 @@ class Registry(Protocol):
     def tag(self, reference: str, alias: str) -> Version:
         """Point `alias` at the version of `reference`."""
 
+    def split(self, name: str, alias: str, weights: Mapping[int, int]) -> Version:
+        """Point `alias` at several live versions of one base, version -> weight, until it is
+        tagged or rolled back; return the heaviest."""
+
+    def splits(self, name: str | None = None) -> Mapping[str, Mapping[int, int]]:
+        """The aliases that are split, of one name or of all: `name@alias` -> version -> weight."""
+
     def rollback(self, name: str, alias: str) -> Version:
-        """Point `alias` at the version before the last move."""
+        """Point `alias` at the version before the last move, or before it was split."""
 
     def untag(self, name: str, alias: str) -> None:
         """Remove an alias; its history stays."""
 
     def log(self, name: str) -> list[LogEntry]:
         """The whole history of a name, oldest first."""
+
+    def revision(self) -> int:
+        """A number that grows with every change, so that who remembers something can see whether
+        it may still hold. Leases are no change."""
 
     def attest(self, version: Version, kind: str, body: Mapping[str, Any]) -> None:
         """Append a result (an evaluation, a check) to a version."""

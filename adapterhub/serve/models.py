@@ -43,10 +43,11 @@ def template_notes(registry: Registry, base: BaseRecord) -> Iterator[str]:
 
 
 def resolve_model(
-    registry: Registry, base: BaseRecord, model: object, why_not: WhyNot
+    registry: Registry, base: BaseRecord, model: object, why_not: WhyNot, key: str | None = None
 ) -> Version | None:
     """The version that answers a request, or None for the base itself.
 
+    key: who asks (`sticky.sticky_key`), for an alias that is split over several versions.
     Raises RequestError: 400 when `model` is not given or not a reference, 404 when there is no
     such name, 422 with the reason when the version may not or cannot be served.
     """
@@ -57,7 +58,7 @@ def resolve_model(
         )
     if model == base.name:
         return None
-    version = _find(registry, base, model)
+    version = _find(registry, base, model, key)
     reason = why_not(version) or _why_not_signed(registry, version)
     if reason:
         raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
@@ -73,7 +74,7 @@ def _why_not_signed(registry: Registry, version: Version) -> str | None:
     return None
 
 
-def _find(registry: Registry, base: BaseRecord, model: str) -> Version:
+def _find(registry: Registry, base: BaseRecord, model: str, key: str | None) -> Version:
     if len(model) > _LONGEST:
         raise RequestError(HTTPStatus.BAD_REQUEST, f"a model of {len(model)} characters")
     try:
@@ -81,7 +82,7 @@ def _find(registry: Registry, base: BaseRecord, model: str) -> Version:
     except AdzError as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from error
     try:
-        return registry.resolve(model)
+        return registry.resolve(model, key)
     except AdzError as error:
         if error.exit_code == EXIT_USAGE:
             raise RequestError(HTTPStatus.NOT_FOUND, _not_found(error, base, model)) from error

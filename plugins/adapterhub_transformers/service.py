@@ -16,6 +16,7 @@ from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example, Progress, Registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.models import list_models, resolve_model, why_not_servable
+from adapterhub.serve.sticky import ASKING
 from adapterhub_transformers.worker import Worker
 
 OWNER = "adapterhub"
@@ -36,7 +37,7 @@ class Service:
 
     def resolve(self, model: object, prompt_format: PromptFormat) -> Version | None:
         """The version that answers now, None for the base; RequestError where none may."""
-        version = resolve_model(self.registry, self.base, model, self._why_not)
+        version = resolve_model(self.registry, self.base, model, self._why_not, ASKING.get())
         trained = version.manifest.prompt_format if version else None
         if version and trained not in (None, prompt_format) and version.digest not in self._warned:
             self._warned.add(version.digest)

@@ -23,6 +23,7 @@ from adapterhub.plugins import open_registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.hold import Hold
 from adapterhub.serve.models import ServedModel, list_models, resolve_model
+from adapterhub.serve.sticky import ASKING
 from adapterhub_vllm.limits import why_not_files, why_not_vllm
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Adapters:
         engine: where a version is loaded before its first request; None where nothing is
         generated.
         """
-        version, ready = await self._in_thread(self._resolve, model)
+        version, ready = await self._in_thread(self._resolve, model, ASKING.get())
         if version is None or ready is not None:
             return cast("LoRARequest | None", ready)
         failure = self._failures.get(version.digest)
@@ -126,13 +127,13 @@ class Adapters:
         while len(self._failures) > _FAILURES_KEPT:
             self._failures.popitem(last=False)
 
-    def _resolve(self, model: object) -> tuple[Version | None, LoRARequest | None]:
+    def _resolve(self, model: object, key: str | None) -> tuple[Version | None, LoRARequest | None]:
         """The version, and its entry where it is loaded and its files are still there: vLLM
         reads them again when it had to let go of it."""
         registry = self._open()
         base = registry.base(self._settings.base)
         rank = self._settings.max_rank
-        version = resolve_model(registry, base, model, lambda v: why_not_vllm(v, base, rank))
+        version = resolve_model(registry, base, model, lambda v: why_not_vllm(v, base, rank), key)
         if version is not None:
             self._hold.add(registry, version)
         entry = self._loaded.get(version.digest) if version else None

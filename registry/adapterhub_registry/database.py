@@ -21,7 +21,7 @@ from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub_registry import disk, tables
 from adapterhub_registry.journal import Event, Journal
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # The disk's or the user's rights' fault, and not the file's.
 _NO_ROOM = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
@@ -232,7 +232,7 @@ class Database:
                 self._require_journal()
                 tables.create(connection, self.journal.read(), self._read_manifest)
             elif version < SCHEMA_VERSION:
-                tables.migrate(connection)
+                tables.migrate(connection, version)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:

@@ -7,6 +7,7 @@ import sqlite3
 from adapterhub.errors import AdzError, unknown_name, usage_error
 from adapterhub.manifest import Version
 from adapterhub.reference import LATEST, Reference, parse_reference
+from adapterhub_registry import splits
 
 _VERSION = """
     SELECT v.name, v.number, v.digest, v.state, v.ended, v.size, m.body,
@@ -44,15 +45,19 @@ def with_payload(connection: sqlite3.Connection, payload: str) -> list[sqlite3.R
     return connection.execute(f"{_VERSION} {where}", (payload,)).fetchall()
 
 
-def find(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row:
-    """The live version that `reference` means now."""
-    row = find_any(connection, reference)
+def find(
+    connection: sqlite3.Connection, reference: Reference, key: str | None = None
+) -> sqlite3.Row:
+    """The live version that `reference` means now; of a split alias the one for `key`."""
+    row = find_any(connection, reference, key)
     if row["state"] != "live":
         raise not_there(connection, reference, row["state"])
     return row
 
 
-def find_any(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row:
+def find_any(
+    connection: sqlite3.Connection, reference: Reference, key: str | None = None
+) -> sqlite3.Row:
     """The version that `reference` means now, also one that is not live any more."""
     if reference.kind == "number":
         row = with_number(connection, reference.name, int(reference.selector))
@@ -62,7 +67,7 @@ def find_any(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Ro
         where = "WHERE v.name = ? AND v.latest = 1"
         row = connection.execute(f"{_VERSION} {where}", (reference.name,)).fetchone()
     else:
-        row = _by_alias(connection, reference)
+        row = _by_alias(connection, reference, key)
     if row is None:
         raise _unknown(connection, reference)
     return row
@@ -111,17 +116,22 @@ def aliases_of(connection: sqlite3.Connection, name: str) -> dict[str, int]:
     return {row["alias"]: row["number"] for row in rows}
 
 
-def alias_moves(connection: sqlite3.Connection, name: str, alias: str) -> list[int]:
-    """The numbers that an alias went through and that a rollback can undo, the present last."""
-    moves: list[int] = []
+def alias_moves(connection: sqlite3.Connection, name: str, alias: str) -> list[int | None]:
+    """The versions that an alias went through and that a rollback can undo, the present last;
+    None for a split."""
+    moves: list[int | None] = []
     for row in connection.execute(
         "SELECT action, version FROM events WHERE name = ? AND alias = ? ORDER BY seq",
         (name, alias),
     ):
         if row["action"] == "tag":
             moves.append(row["version"])
+        elif row["action"] == "split":
+            moves.append(None)
         elif row["action"] == "rollback":
             moves.pop()
+            while moves and moves[-1] is None:
+                moves.pop()
         else:
             moves.clear()
     return moves
@@ -144,8 +154,13 @@ def is_base(connection: sqlite3.Connection, name: str) -> bool:
     return connection.execute("SELECT 1 FROM bases WHERE name = ?", (name,)).fetchone() is not None
 
 
-def _by_alias(connection: sqlite3.Connection, reference: Reference) -> sqlite3.Row | None:
+def _by_alias(
+    connection: sqlite3.Connection, reference: Reference, key: str | None
+) -> sqlite3.Row | None:
     number = alias_target(connection, reference.name, reference.selector)
+    weights = splits.weights_of(connection, reference.name, reference.selector) if key else None
+    if key and weights:
+        number = splits.choose(str(reference), weights, key)
     return None if number is None else with_number(connection, reference.name, number)
 
 

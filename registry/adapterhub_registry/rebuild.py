@@ -154,6 +154,7 @@ def _was_collected(storage: Storage, connection: sqlite3.Connection, event: Even
         SELECT n.blob FROM versions v JOIN needs n ON n.digest = v.digest
         WHERE v.name = ?1 AND v.number = ?2 AND v.state = 'live'
         AND NOT EXISTS (SELECT 1 FROM aliases a WHERE a.name = ?1 AND a.number = ?2)
+        AND NOT EXISTS (SELECT 1 FROM splits s WHERE s.name = ?1 AND s.number = ?2)
     """
     rows = connection.execute(query, (event.name, event.version))
     return not all(storage.blobs.path(row["blob"]).is_file() for row in rows)

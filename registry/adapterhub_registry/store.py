@@ -28,7 +28,7 @@ from adapterhub.protocols import (
     Repaired,
 )
 from adapterhub.reference import check_name, parse_reference
-from adapterhub_registry import aliases, bases, leases, lookup, storing, trash
+from adapterhub_registry import aliases, bases, history, leases, lookup, splits, storing, trash
 from adapterhub_registry.admission import Admissions
 from adapterhub_registry.blobs import is_intact
 from adapterhub_registry.collect import collect
@@ -38,8 +38,6 @@ from adapterhub_registry.gates import check_contents
 from adapterhub_registry.listing import listing
 from adapterhub_registry.mend import heal, mend
 from adapterhub_registry.storage import Storage
-
-_HISTORY = ("commit", "pull", "tag", "untag", "rollback", "remove", "restore", "collect")
 
 
 class LocalRegistry(Storage):
@@ -95,11 +93,11 @@ class LocalRegistry(Storage):
         stored = storing.receive(self, manifest, payload, artifacts, source)
         return self.resolve(f"{stored.name}@{sha256_of(manifest)}")
 
-    def resolve(self, reference: str) -> Version:
+    def resolve(self, reference: str, key: str | None = None) -> Version:
         """The version that a reference means now; see `protocols.Registry`."""
         parsed = parse_reference(reference)
         with self.database.reading() as connection:
-            return self._version(lookup.find(connection, parsed))
+            return self._version(lookup.find(connection, parsed, key))
 
     def names(self) -> list[str]:
         """Every adapter name with a live version."""
@@ -183,8 +181,18 @@ class LocalRegistry(Storage):
         with self.database.changing() as change:
             return self._version(aliases.tag(change, reference, alias))
 
+    def split(self, name: str, alias: str, weights: Mapping[int, int]) -> Version:
+        """Point `alias` at several versions by weight; see `protocols.Registry`."""
+        with self.database.changing() as change:
+            return self._version(aliases.split(change, name, alias, weights))
+
+    def splits(self, name: str | None = None) -> Mapping[str, Mapping[int, int]]:
+        """The aliases that are split; see `protocols.Registry`."""
+        with self.database.reading() as connection:
+            return splits.read(connection, name)
+
     def rollback(self, name: str, alias: str) -> Version:
-        """Point `alias` where it pointed before its last move that was not undone."""
+        """Point `alias` at an earlier version; see `protocols.Registry`."""
         with self.database.changing() as change:
             return self._version(aliases.rollback(change, name, alias))
 
@@ -196,17 +204,12 @@ class LocalRegistry(Storage):
     def log(self, name: str) -> list[LogEntry]:
         """The whole history of a name, oldest first."""
         with self.database.reading() as connection:
-            lookup.require_name(connection, check_name(name))
-            rows = connection.execute("SELECT * FROM events WHERE name = ? ORDER BY seq", (name,))
-            return [
-                LogEntry(
-                    row["time"], row["actor"], row["action"], name,
-                    row["version"], row["alias"], row["previous"],
-                    json.loads(row["body"]).get("source"),
-                )
-                for row in rows
-                if row["action"] in _HISTORY
-            ]  # fmt: skip
+            return history.log(connection, check_name(name))
+
+    def revision(self) -> int:
+        """How many changes there were; see `protocols.Registry`."""
+        with self.database.reading() as connection:
+            return history.revision(connection)
 
     def attest(self, version: Version, kind: str, body: Mapping[str, Any]) -> None:
         """Append a result (an evaluation, a check) to a version."""

@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from adapterhub.manifest import BaseRecord, Manifest, canonical_json
+from adapterhub_registry import splits
 from adapterhub_registry.journal import Event
+
+# The parts of an alias that is split; `aliases` has the heaviest one.
+SPLITS = (
+    """CREATE TABLE splits (
+        name TEXT NOT NULL, alias TEXT NOT NULL, number INTEGER NOT NULL, weight INTEGER NOT NULL,
+        PRIMARY KEY (name, alias, number),
+        FOREIGN KEY (name, number) REFERENCES versions (name, number)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX splits_by_version ON splits (name, number)",
+)
 
 SCHEMA = (
     """CREATE TABLE events (
@@ -61,6 +72,7 @@ SCHEMA = (
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX aliases_by_version ON aliases (name, number)",
     "CREATE INDEX aliases_by_alias ON aliases (alias, name)",
+    *SPLITS,
     # No event: a lease is nothing that a rebuilt registry must know.
     """CREATE TABLE leases (
         holder TEXT NOT NULL, digest TEXT NOT NULL, until TEXT NOT NULL,
@@ -86,8 +98,27 @@ def create(
         apply(connection, event, read_manifest(digest) if digest else None)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """From the tables of version 1 to these: its events are applied to new tables."""
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """From the tables of an older schema version to these, one step after the other."""
+    if version == 1:
+        _from_1(connection)
+        return
+    for old in sorted(_STEPS):
+        if old >= version:
+            _STEPS[old](connection)
+
+
+def _from_2(connection: sqlite3.Connection) -> None:
+    """To version 3: no alias was split."""
+    for statement in SPLITS:
+        connection.execute(statement)
+
+
+_STEPS = {2: _from_2}
+
+
+def _from_1(connection: sqlite3.Connection) -> None:
+    """Its events are applied to new tables."""
     for table in ("aliases", "needs", "versions", "bases"):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("DROP INDEX events_by_name")
@@ -120,17 +151,8 @@ def apply(connection: sqlite3.Connection, event: Event, manifest: bytes | None) 
     )  # fmt: skip
     if event.action in ("commit", "pull"):
         _add_version(connection, event, manifest)
-    elif event.action in ("tag", "rollback"):
-        connection.execute(
-            # A damaged journal can lack the version.
-            "INSERT OR REPLACE INTO aliases"
-            " SELECT ?1, ?2, number FROM versions WHERE name = ?1 AND number = ?3",
-            (event.name, event.alias, event.version),
-        )
-    elif event.action == "untag":
-        connection.execute(
-            "DELETE FROM aliases WHERE name = ? AND alias = ?", (event.name, event.alias)
-        )
+    elif event.action in ("tag", "rollback", "split", "untag"):
+        _point(connection, event)
     elif event.action in _STATES:
         _change_state(connection, event, _STATES[event.action])
     elif event.action == "attest":
@@ -143,6 +165,24 @@ def apply(connection: sqlite3.Connection, event: Event, manifest: bytes | None) 
         )
     elif event.action == "remove-base":
         connection.execute("DELETE FROM bases WHERE name = ?", (event.name,))
+
+
+def _point(connection: sqlite3.Connection, event: Event) -> None:
+    """Where an alias points after an event. A damaged journal can lack the version."""
+    alias = (event.name, event.alias)
+    connection.execute("DELETE FROM splits WHERE name = ? AND alias = ?", alias)
+    if event.action == "untag":
+        connection.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", alias)
+        return
+    known = "FROM versions WHERE name = ?1 AND number = ?3"
+    connection.execute(
+        f"INSERT OR REPLACE INTO aliases SELECT ?1, ?2, number {known}",
+        (*alias, event.version),
+    )
+    connection.executemany(
+        f"INSERT INTO splits SELECT ?1, ?2, number, ?4 {known}",
+        [(*alias, *part) for part in splits.from_body(event.body, "weights").items()],
+    )
 
 
 def _add_version(connection: sqlite3.Connection, event: Event, body: bytes | None) -> None:

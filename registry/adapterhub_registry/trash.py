@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.reference import Reference, parse_reference
-from adapterhub_registry import lookup, quotas
+from adapterhub_registry import aliases, lookup, quotas, splits
 from adapterhub_registry.database import Change
 from adapterhub_registry.storage import Storage
 
@@ -17,11 +18,14 @@ def remove(change: Change, reference: str) -> list[sqlite3.Row]:
     name = found["name"]
     if "@" not in reference:
         removed = lookup.live_versions(change.connection, name)
-        for alias, number in lookup.aliases_of(change.connection, name).items():
-            change.record("untag", name, alias=alias, previous=number)
+        for alias in lookup.aliases_of(change.connection, name):
+            aliases.drop(change, name, alias)
     else:
         if found["aliases"]:
             _refuse_alias(found)
+        parts = splits.having(change.connection, name, found["number"])
+        if parts:
+            _refuse_part(change.connection, found, parts[0])
         removed = [found]
     for row in removed:
         change.record("remove", name, version=row["number"])
@@ -46,8 +50,11 @@ def restore(change: Change, storage: Storage, reference: str) -> list[sqlite3.Ro
     for row in rows:
         change.record("restore", parsed.name, version=row["number"])
     if "@" not in reference:
-        for alias, number in _aliases_removed_with(change.connection, rows).items():
-            change.record("tag", parsed.name, version=number, alias=alias)
+        for alias, number, weights in _aliases_removed_with(change.connection, rows):
+            if weights:
+                aliases.split(change, parsed.name, alias, weights)
+            else:
+                aliases.tag(change, f"{parsed.name}@{number}", alias)
     numbers = {row["number"] for row in rows}
     live = lookup.live_versions(change.connection, parsed.name)
     return [row for row in live if row["number"] in numbers]
@@ -81,20 +88,21 @@ def _missing_blob(connection: sqlite3.Connection, storage: Storage, digest: str)
 
 def _aliases_removed_with(
     connection: sqlite3.Connection, rows: list[sqlite3.Row]
-) -> dict[str, int]:
-    """The aliases whose last event is their removal in the same change as that of the rows."""
+) -> list[tuple[str, int, dict[int, int]]]:
+    """The aliases whose last event is their removal in the same change as that of the rows:
+    where each pointed, with its weights where it was split."""
     name, ended = rows[0]["name"], {row["number"]: row["ended"] for row in rows}
     query = """
-        SELECT e.alias, e.previous, e.time FROM events e
+        SELECT e.alias, e.previous, e.time, e.body FROM events e
         JOIN (SELECT alias, max(seq) AS seq FROM events
               WHERE name = ? AND alias IS NOT NULL GROUP BY alias) last ON last.seq = e.seq
         WHERE e.action = 'untag' ORDER BY e.alias
     """
-    return {
-        row["alias"]: row["previous"]
+    return [
+        (row["alias"], row["previous"], splits.from_body(json.loads(row["body"]), "ended"))
         for row in connection.execute(query, (name,))
         if ended.get(row["previous"]) == row["time"]
-    }
+    ]
 
 
 def _refuse_alias(row: sqlite3.Row) -> None:
@@ -103,4 +111,13 @@ def _refuse_alias(row: sqlite3.Row) -> None:
         f"{name}@{row['number']} is {', '.join(aliases)}",
         f"first move the alias: adz tag {name}@N {aliases[0]}, or remove "
         f"it: adz tag --delete {name}@{aliases[0]}",
+    )
+
+
+def _refuse_part(connection: sqlite3.Connection, row: sqlite3.Row, alias: str) -> None:
+    name = row["name"]
+    heaviest = lookup.alias_target(connection, name, alias)
+    raise AdzError(
+        f"{name}@{row['number']} is a part of {name}@{alias}",
+        f"first end the split: adz tag {name}@{heaviest} {alias}",
     )

@@ -94,7 +94,7 @@ def test_a_failing_registry_is_not_an_unknown_name(
 ) -> None:
     registry = open_registry()
 
-    def fail(reference: str) -> Any:
+    def fail(reference: str, key: str | None) -> Any:
         raise AdzError("the disk is gone", exit_code=code)
 
     monkeypatch.setattr(registry, "resolve", fail)

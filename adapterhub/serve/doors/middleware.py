@@ -30,6 +30,7 @@ from adapterhub.serve.doors.rates import Rate
 from adapterhub.serve.doors.routes import Kind, Route, find_route, is_listed, is_open
 from adapterhub.serve.doors.settings import DoorSettings
 from adapterhub.serve.errors import RequestError
+from adapterhub.serve.sticky import ASKING, sticky_key
 
 Scope = MutableMapping[str, Any]
 Headers = dict[bytes, bytes]
@@ -77,6 +78,7 @@ class Doors:
                 if route.kind is Kind.MODEL:
                     asked = parse_body(body)
                     content = self._bound(asked, key, scope["path"], body)
+                    ASKING.set(sticky_key(asked.values, headers))
                     place = await self._place(asked, key, receive)
                     if not key.opens_everything:
                         send = Masked(send, asked.model, receive)
