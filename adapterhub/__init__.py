@@ -5,11 +5,13 @@ Everything here is loaded on first use, so that `import adapterhub` stays light.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+# Without `typing`, whose import takes as long as a quick Ctrl-C after `adz`.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from adapterhub.errors import AdzError
     from adapterhub.hookspecs import hookimpl
     from adapterhub.hub import Hub

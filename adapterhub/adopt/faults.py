@@ -9,17 +9,10 @@ from adapterhub import specs
 from adapterhub.adopt.found import Found
 from adapterhub.adopt.weights import Values
 from adapterhub.bases.headers import TensorInfo
-from adapterhub.bases.modules import AdapterKey
+from adapterhub.bases.modules import LOW_RANK_PAIRS, MAX_RANK, AdapterKey
 from adapterhub.bases.scan import FLOATS
 from adapterhub.plugins import load_plugins
 
-MAX_RANK = 512
-# The two factors of a low-rank module, as LoRA, AdaLoRA and embeddings call them.
-_PAIRS = {
-    "lora_A.weight": "lora_B.weight",
-    "lora_A": "lora_B",
-    "lora_embedding_A": "lora_embedding_B",
-}
 Pairs = Mapping[str, Mapping[str, str]]
 
 
@@ -74,7 +67,7 @@ def check_engines(found: Found, tensors: Mapping[str, TensorInfo]) -> None:
 
 def _pairs(keys: Mapping[str, AdapterKey]) -> Pairs:
     """By module: the tensor's name of each low-rank parameter."""
-    wanted = {*_PAIRS, *_PAIRS.values(), "lora_E"}
+    wanted = {*LOW_RANK_PAIRS, *LOW_RANK_PAIRS.values(), "lora_E"}
     pairs: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if key.parameter in wanted:
@@ -85,7 +78,7 @@ def _pairs(keys: Mapping[str, AdapterKey]) -> Pairs:
 def _products(pairs: Pairs) -> Iterator[tuple[str, str, str | None]]:
     """The names of each module's factors: right, left, and AdaLoRA's diagonal between them."""
     for names in pairs.values():
-        for right, left in _PAIRS.items():
+        for right, left in LOW_RANK_PAIRS.items():
             if right in names and left in names:
                 yield names[right], names[left], names.get("lora_E")
 
@@ -95,7 +88,7 @@ def _check_ranks(found: Found, tensors: Mapping[str, TensorInfo], pairs: Pairs) 
     halves = [
         f"{names[one]} has no {other}"
         for names in pairs.values()
-        for pair in _PAIRS.items()
+        for pair in LOW_RANK_PAIRS.items()
         for one, other in (pair, pair[::-1])
         if one in names and other not in names
     ]

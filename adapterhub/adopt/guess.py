@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub.adopt.found import BaseGuess
-from adapterhub.bases.fit import expected_shape, is_known, prompt_width, shape_text
+from adapterhub.bases.fit import first_misfit, misfit
 from adapterhub.bases.headers import TensorInfo
 from adapterhub.bases.modules import AdapterKey, BaseModules
 
@@ -61,7 +61,7 @@ def guess(
     fitting = []
     for candidate in candidates:
         if candidate.arch not in answers:
-            problem = _first_misfit(config, tensors, keys, candidate.modules)
+            problem = first_misfit(config, tensors, keys, candidate.modules)
             answers[candidate.arch] = problem is None
         if answers[candidate.arch]:
             fitting.append(candidate)
@@ -116,43 +116,6 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", text.lower())
 
 
-def _first_misfit(
-    config: Mapping[str, Any],
-    tensors: Mapping[str, TensorInfo],
-    keys: Mapping[str, AdapterKey],
-    modules: BaseModules,
-) -> str | None:
-    if "prompt_embeddings" in tensors:
-        return _prompt_misfit(config, tensors["prompt_embeddings"], modules)
-    if not keys:
-        return "it has no tensor of a module"
-    for name, key in keys.items():
-        problem = _misfit(name, key, tensors[name].shape, config, modules)
-        if problem:
-            return problem
-    return None
-
-
-def _misfit(
-    name: str,
-    key: AdapterKey,
-    shape: tuple[int, ...],
-    config: Mapping[str, Any],
-    modules: BaseModules,
-) -> str | None:
-    if not is_known(key, config, modules):
-        return f"there is no {key.module}"
-    expected = expected_shape(key, shape, config, modules)
-    return f"{name} is {shape_text(shape)}, {expected} expected" if expected else None
-
-
-def _prompt_misfit(config: Mapping[str, Any], info: TensorInfo, modules: BaseModules) -> str | None:
-    width, reason = prompt_width(config, modules.config)
-    if width is None or (len(info.shape) == 2 and info.shape[1] == width):
-        return None
-    return f"prompt_embeddings is {shape_text(info.shape)}, width {width} expected ({reason})"
-
-
 def _nearest(
     config: Mapping[str, Any],
     tensors: Mapping[str, TensorInfo],
@@ -165,7 +128,7 @@ def _nearest(
         problems = [
             problem
             for name, key in keys.items()
-            if (problem := _misfit(name, key, tensors[name].shape, config, candidate.modules))
+            if (problem := misfit(name, key, tensors[name].shape, config, candidate.modules))
         ]
         share = 1 - len(problems) / len(keys) if keys else 0.0
         if problems and share >= _MOSTLY and (best is None or share > best.share):

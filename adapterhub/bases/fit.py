@@ -1,4 +1,4 @@
-"""Whether a tensor of an adapter fits a base, by name and shape."""
+"""Whether an adapter fits a base, by the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from adapterhub.bases.headers import TensorInfo
 from adapterhub.bases.modules import AdapterKey, BaseModules, is_vocabulary
 
 
@@ -64,6 +65,48 @@ def prompt_width(config: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[in
     head = text.get("head_dim") or hidden // heads
     keys = (text.get("num_key_value_heads") or heads) * head
     return 2 * layers * keys, f"keys and values of {layers} layers"
+
+
+def first_misfit(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    keys: Mapping[str, AdapterKey],
+    modules: BaseModules,
+) -> str | None:
+    """The first tensor of an adapter that fits no module of a base, as text; None where all fit.
+
+    keys: the names of `tensors`, taken apart.
+    """
+    if "prompt_embeddings" in tensors:
+        return _prompt_misfit(config, tensors["prompt_embeddings"], modules)
+    if not keys:
+        return "it has no tensor of a module"
+    for name, key in keys.items():
+        problem = misfit(name, key, tensors[name].shape, config, modules)
+        if problem:
+            return problem
+    return None
+
+
+def misfit(
+    name: str,
+    key: AdapterKey,
+    shape: tuple[int, ...],
+    config: Mapping[str, Any],
+    modules: BaseModules,
+) -> str | None:
+    """Why one tensor fits no module of a base, as text; None where it fits."""
+    if not is_known(key, config, modules):
+        return f"there is no {key.module}"
+    expected = expected_shape(key, shape, config, modules)
+    return f"{name} is {shape_text(shape)}, {expected} expected" if expected else None
+
+
+def _prompt_misfit(config: Mapping[str, Any], info: TensorInfo, modules: BaseModules) -> str | None:
+    width, reason = prompt_width(config, modules.config)
+    if width is None or (len(info.shape) == 2 and info.shape[1] == width):
+        return None
+    return f"prompt_embeddings is {shape_text(info.shape)}, width {width} expected ({reason})"
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

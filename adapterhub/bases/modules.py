@@ -19,6 +19,14 @@ from adapterhub.bases.scan import FLOATS
 from adapterhub.manifest import BaseRecord
 
 PREFIX = "base_model.model."
+MAX_RANK = 512
+"""The highest rank that an engine serves, so the highest that is stored."""
+LOW_RANK_PAIRS = {
+    "lora_A.weight": "lora_B.weight",
+    "lora_A": "lora_B",
+    "lora_embedding_A": "lora_embedding_B",
+}
+"""The two factors of a low-rank module, as LoRA, AdaLoRA and embeddings call them."""
 
 # How the parameters of PEFT's methods begin; a test compares this with PEFT's own list.
 _PARAMETER = re.compile(

@@ -15,7 +15,7 @@ from adapterhub.cli.output import TerminalProgress, json_option, print_result
 @click.option(
     "--base",
     help="The base that it was trained on, or unknown; by default the one that it names, or "
-    "the only one.",
+    "the only one; else it stays unknown, and the bases that it fits are named.",
 )
 @click.option(
     "--convert", is_flag=True, help="Read pickled weights in a locked-down process (needs torch)."

@@ -40,10 +40,11 @@ def import_adapter(
 
     base: the base that it belongs to, or `unknown`; None takes the one that its export names,
     the one that its configuration names, or the only one there is, else leaves it unknown, so
-    that it is neither served nor merged. convert: whether pickled weights are read (in a
-    process of its own) and stored as safetensors; nothing else that is imported is rewritten.
-    recipe: where it came from, kept where it does not say how it was made. The source is not
-    touched. Raises AdzError for what is not an adapter, does not fit its base, or does not pass
+    that it is neither served nor merged, and says which bases it fits. convert: whether
+    pickled weights are read (in a process of its own) and stored as safetensors; nothing else
+    that is imported is rewritten. recipe: where it came from, kept where it does not say how it
+    was made. The source is not touched. Raises AdzError for what is not an adapter, does not
+    fit its base, or does not pass
     a gate.
     """
     load_policy().check_unsigned(check_name(name))
@@ -54,8 +55,8 @@ def import_adapter(
             convert_pickle(pickle, staged, progress)
         config = read_adapter_config(staged)
         exported = read_exported(directory, staged)
-        link = find_base(registry, base, exported, config, progress)
         tensors = read_header(staged / WEIGHTS)
+        link = find_base(registry, base, exported, config, tensors, progress)
         manifest = _manifest(name, tensors, config, exported, link)
         if recipe and not manifest.recipe:
             manifest = manifest.model_copy(update={"recipe": dict(recipe)})

@@ -63,7 +63,7 @@ def remove(change: Change, name: str) -> None:
     ).fetchall()
     if users and len(twins) < 2:
         names = ", ".join(row["name"] for row in users[:5])
-        raise AdzError(f"the base {name!r} is needed by {names}", "remove these first")
+        raise usage_error(f"the base {name!r} is needed by {names}", "remove these first")
     change.record("remove-base", name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from adapterhub.errors import AdzError, unknown_name, usage_error
+from adapterhub.errors import EXIT_VERIFICATION, AdzError, unknown_name, usage_error
 from adapterhub.manifest import Version
 from adapterhub.reference import LATEST, Reference, parse_reference
 from adapterhub_registry import splits
@@ -77,7 +77,7 @@ def not_there(connection: sqlite3.Connection, reference: Reference, state: str) 
     """Why a version that is removed, collected or lost cannot be used."""
     message = f"{reference} {_GONE[state]}"
     if state == "lost":
-        return AdzError(message, "run 'adz fsck'")
+        return AdzError(message, "run 'adz fsck'", exit_code=EXIT_VERIFICATION)
     hint = _versions_hint(connection, reference.name)
     if state == "removed":
         hint = f"bring it back: adz restore {reference}; {hint}"

@@ -107,7 +107,7 @@ def _aliases_removed_with(
 
 def _refuse_alias(row: sqlite3.Row) -> None:
     name, aliases = row["name"], sorted(row["aliases"].split())
-    raise AdzError(
+    raise usage_error(
         f"{name}@{row['number']} is {', '.join(aliases)}",
         f"first move the alias: adz tag {name}@N {aliases[0]}, or remove "
         f"it: adz tag --delete {name}@{aliases[0]}",

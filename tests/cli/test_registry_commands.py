@@ -198,7 +198,7 @@ def test_tag_and_log(stored: Any, adz: Any) -> None:
 def test_rm(stored: Any, adz: Any) -> None:
     assert adz("rm", "sql@2", "--yes").out == "removed sql@2\n"
     result = adz("rm", "sql@1", "--yes")
-    assert result.code == 1
+    assert result.code == 2
     assert result.err == (
         "adz: sql@1 is prod (first move the alias: adz tag sql@N prod, or remove it: "
         "adz tag --delete sql@prod)\n"

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from adapterhub.manifest import BaseLink, Manifest
 from adapterhub.plugins import open_registry
@@ -63,6 +65,38 @@ def test_the_base_that_the_configuration_names_is_taken(
     unnamed = make_adapter("unnamed", base_model_name_or_path="meta-llama/Llama-2-7b")
     value = json.loads(adz("import", unnamed, "--name", "sql", "--json").out)
     assert value["base"]["status"] == "unknown"
+
+
+@pytest.fixture
+def wide(adz: Adz, tmp_path: Path) -> str:
+    """A base of another width, which no adapter of the tiny Llama fits."""
+    directory = tmp_path / "wide"
+    directory.mkdir()
+    weight = np.zeros((96, 96), np.float32)
+    save_file({"model.layers.0.self_attn.q_proj.weight": weight}, directory / "model.safetensors")
+    (directory / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (directory / "tokenizer.json").write_text("{}")
+    assert adz("base", "add", "wide", directory).code == 0
+    return "wide"
+
+
+def test_the_only_base_that_fits_is_named_and_not_taken(
+    adz: Adz, base: str, wide: str, make_adapter: Callable[..., Path]
+) -> None:
+    result = adz("import", make_adapter(), "--name", "sql", "--json")
+    assert json.loads(result.out)["base"]["status"] == "unknown"
+    assert "of the bases only tiny fits its names and shapes" in result.err
+    assert "adz import NAME --base tiny says so" in result.err
+    assert adz("import", "sql", "--base", "tiny").code == 0
+    broad = adz("import", make_adapter("broad", width=80), "--name", "broad")
+    assert "adz base add it, then adz import NAME --base BASE" in broad.err
+
+
+def test_several_bases_that_fit_are_named(
+    adz: Adz, base: str, wide: str, other: str, make_adapter: Callable[..., Path]
+) -> None:
+    result = adz("import", make_adapter(), "--name", "sql")
+    assert "other, tiny fit it: adz import NAME --base BASE says which it is" in result.err
 
 
 def test_the_same_files_again_are_said(

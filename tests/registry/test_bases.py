@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapterhub.errors import EXIT_VERIFICATION, AdzError
+from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseLink
 
 
@@ -42,8 +42,9 @@ def test_a_base_that_a_live_version_needs_stays(commit: Any, registry: Any, make
     record = make_base()
     registry.add_base(record)
     commit(base=BaseLink(status="recorded", name="llama", digests=record.digests))
-    with pytest.raises(AdzError, match="'llama' is needed by sql"):
+    with pytest.raises(AdzError, match="'llama' is needed by sql") as caught:
         registry.remove_base("llama")
+    assert caught.value.exit_code == EXIT_USAGE
     registry.remove("sql")
     registry.remove_base("llama")
     assert registry.bases() == []

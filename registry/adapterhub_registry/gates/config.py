@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from adapterhub.bases.modules import MAX_RANK
 from adapterhub.bases.strict_json import parse_object
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub_registry.gates.patterns import check_patterns
 
 MAX_BYTES = 2**20
-MAX_RANK = 512
 # Published ones go to a few thousand; far above, the update overflows where it is applied.
 MAX_ALPHA = 1e6
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub.bases.headers import TensorInfo, read_header
-from adapterhub.bases.modules import AdapterKey, BaseModules, split_key
+from adapterhub.bases.modules import (
+    LOW_RANK_PAIRS,
+    MAX_RANK,
+    AdapterKey,
+    BaseModules,
+    split_key,
+)
 from adapterhub.bases.scan import FLOATS
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import Manifest
@@ -18,7 +24,6 @@ from adapterhub_registry.gates.indices import SPARSE_TYPES, check_indices, is_in
 from adapterhub_registry.gates.patterns import matching, uncovered
 from adapterhub_registry.gates.values import scan_values
 
-MAX_RANK = 512
 PROMPT_TYPES = frozenset({
     "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING",
 })  # fmt: skip
@@ -28,13 +33,6 @@ _UNTARGETED = ("adaption_", "token_adapter", "trainable_tokens_")
 
 # What a state that was not saved by PEFT calls them: `lora_A.default.weight`.
 _WITH_NAME = re.compile(r"(?:lora_[AB]|lora_embedding_[AB]|ia3_l)\.(?!weight$|bias$).+")
-
-# The two factors of a low-rank module, as LoRA, AdaLoRA and embeddings call them.
-_PAIRS = {
-    "lora_A.weight": "lora_B.weight",
-    "lora_A": "lora_B",
-    "lora_embedding_A": "lora_embedding_B",
-}
 
 
 def check_tensors(
@@ -144,7 +142,7 @@ def _check_ranks(
 def _partner(name: str) -> tuple[str | None, bool]:
     """The other factor of a low-rank pair, and whether `name` is the first; None for what is no
     such factor. Adapters of one base have the same names, so they are remembered."""
-    for first, second in _PAIRS.items():
+    for first, second in LOW_RANK_PAIRS.items():
         if name.endswith(f".{first}"):
             return name.removesuffix(first) + second, True
         if name.endswith(f".{second}"):
