@@ -9,11 +9,11 @@ from pathlib import Path
 from adapterhub.adopt.relations import hub_repository
 
 _LONGEST = 64
-# Folders that say nothing about the adapter in them: the one above says more.
+# Folders that say nothing about the adapter in them: the one above says more. `run-7` does.
 _SAYS_NOTHING = re.compile(
     r"(adapter|adapters|adapter_model|best|best_model|checkpoint|ckpt|default|final|final_model"
-    r"|last|latest|lora|model|output|outputs|peft|result|results|run|save|saved|saved_model|weights"
-    r"|tmp|out)?[-_.]?\d*|(checkpoint|ckpt|epoch|step|global_step)[-_]?\d+"
+    r"|last|latest|lora|model|output|outputs|peft|result|results|save|saved|saved_model|weights"
+    r"|tmp|out)?[-_.]?\d*|run|(checkpoint|ckpt|epoch|step|global_step)[-_]?\d+"
 )
 
 

@@ -82,10 +82,22 @@ def adopt(
     return adopted
 
 
+def _origin(one: Found) -> dict[str, Any] | None:
+    """Which checkpoint of which run it was; a whole path means nothing on another machine."""
+    if one.step is None:
+        return None
+    return {"source": "/".join(one.directory.parts[-2:]), "step": one.step}
+
+
 def _import(registry: Registry, one: Found, progress: Progress) -> Adopted:
     try:
         version = import_adapter(
-            registry, one.directory, one.name, one.base.name or "unknown", progress
+            registry,
+            one.directory,
+            one.name,
+            one.base.name or "unknown",
+            progress,
+            recipe=_origin(one),
         )
     except AdzError as error:
         return Adopted(one, None, str(error))

@@ -44,8 +44,9 @@ COMMANDS: dict[str, str] = {
     "doctor": "Show what is installed, what is wrong and what to do.",
 }
 
-_NO_SPACE = "free some space, or set ADZ_HOME to a folder on another disk"
-_NO_ACCESS = "check the permissions, or set ADZ_HOME to a folder of your own"
+# What to do, and what else where it happened to our own files.
+_NO_SPACE = ("free some space", ", or set ADZ_HOME to a folder on another disk")
+_NO_ACCESS = ("check the permissions", ", or set ADZ_HOME to a folder of your own")
 _FAILURE_HINTS = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
@@ -180,8 +181,22 @@ def _failure(error: OSError) -> str:
     # Of a copy it is the target that is full or closed.
     path = error.filename2 or error.filename
     text = f"{error.strerror or error}" + (f": {path}" if path else "")
-    hint = _FAILURE_HINTS.get(error.errno or 0)
-    return f"{text} ({hint})" if hint else text
+    if error.errno not in _FAILURE_HINTS:
+        return text
+    hint, at_home = _FAILURE_HINTS[error.errno]
+    return f"{text} ({hint}{at_home if _concerns_home(path) else ''})"
+
+
+def _concerns_home(path: object) -> bool:
+    """Whether a file is below ADZ_HOME or on the way there; an unnamed one may be."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        return True
+    from pathlib import Path
+
+    from adapterhub.home import adz_home
+
+    home, given = adz_home(), Path(os.fsdecode(path)).absolute()
+    return given.is_relative_to(home) or home.is_relative_to(given)
 
 
 def _complain(message: str) -> None:

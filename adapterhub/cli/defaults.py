@@ -64,28 +64,52 @@ def _checked(
     for name, options in values.items():
         command = group.get_command(context, name)
         try:
-            found[name] = _options(command, options, name) if command else {}
+            found[name] = _options(context, command, options, name) if command else {}
         except AdzError as error:
             raise usage_error(f"{defaults_file()}: {error.message}", error.hint) from error
     return found
 
 
-def _options(command: click.Command, values: Any, path: str) -> dict[str, Any]:
+def _options(
+    context: click.Context, command: click.Command, values: Any, path: str
+) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise usage_error(f"{path} is not a mapping of options, got {values!r}")
     if isinstance(command, click.Group):
         parts = command.commands
         return {
-            name: _options(_known(parts, name, "command", path), value, f"{path}.{name}")
+            name: _options(context, _known(parts, name, "command", path), value, f"{path}.{name}")
             for name, value in values.items()
         }
     flags = {
         option.removeprefix("--"): parameter
-        for parameter in command.params
+        for parameter in command.get_params(context)
         for option in parameter.opts
         if option.startswith("--")
     }
-    return {str(_known(flags, name, "option", path).name): value for name, value in values.items()}
+    found = {}
+    for name, value in values.items():
+        parameter = _known(flags, name, "option", path)
+        found[str(parameter.name)] = _value(context, parameter, value, f"{path}.{name}")
+    return found
+
+
+def _value(context: click.Context, parameter: click.Parameter, value: Any, path: str) -> Any:
+    """The value where the option takes it. click itself names the flag, but not this file."""
+    # A value alone is the first of an option that may be given several times.
+    values = value if isinstance(value, list) else [value]
+    flag = isinstance(parameter, click.Option) and parameter.is_flag
+    wrong = len(values) != 1 and not parameter.multiple
+    wrong = wrong or any(isinstance(one, Mapping | list | None) for one in values)
+    if wrong or any(isinstance(one, bool) != flag for one in values):
+        kind = "true or false" if flag else "a value" + " or a list" * parameter.multiple
+        raise usage_error(f"{path} should be {kind}, got {value!r}")
+    taken = values if parameter.multiple else values[0]
+    try:
+        parameter.type_cast_value(context, taken)
+    except click.BadParameter as error:
+        raise usage_error(f"{path}: {error.message.rstrip('.')}") from error
+    return taken
 
 
 def _known(known: Mapping[str, T], name: str, kind: str, path: str) -> T:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 _TUNE_OPTIONS = ("data", "test", "metric", "trials", "minutes", "limit")
 _CHOSEN_RULES = "adapterhub.merge.rules"
+_DEFAULT_RULES = "adapterhub.merge.default_rules"
 
 
 class MergeCommand(click.Command):
@@ -32,9 +33,8 @@ class MergeCommand(click.Command):
 
 
 def _rule_flag(name: str, summary: str) -> click.Option:
-    def choose(ctx: click.Context, _: click.Parameter, given: bool) -> None:
-        if given:
-            _choose_rule(ctx, name)
+    def choose(ctx: click.Context, parameter: click.Parameter, given: bool) -> None:
+        _choose_rule(ctx, parameter, name if given else None)
 
     return click.Option(
         [f"rule_{name}".replace("-", "_"), f"--{name}"],
@@ -45,9 +45,15 @@ def _rule_flag(name: str, summary: str) -> click.Option:
     )
 
 
-def _choose_rule(ctx: click.Context, name: str | None) -> None:
+def _choose_rule(ctx: click.Context, parameter: click.Parameter, name: str | None) -> None:
     if name:
-        ctx.meta.setdefault(_CHOSEN_RULES, []).append(name)
+        key = _DEFAULT_RULES if _is_default(ctx, parameter.name or "") else _CHOSEN_RULES
+        ctx.meta.setdefault(key, set()).add(name)
+
+
+def _is_default(ctx: click.Context, name: str) -> bool:
+    sources = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return ctx.get_parameter_source(name) in sources
 
 
 @click.command(cls=MergeCommand, short_help="Merge adapters into one, without the base model.")
@@ -55,7 +61,7 @@ def _choose_rule(ctx: click.Context, name: str | None) -> None:
 @click.option(
     "--rule",
     expose_value=False,
-    callback=lambda ctx, _, value: _choose_rule(ctx, value),
+    callback=_choose_rule,
     help="How to combine them; regmean by default, linear without input moments.",
 )
 @click.option("--name", help="The result's name; a-b-ties by default.")
@@ -184,27 +190,28 @@ def _values(
 ) -> dict[str, Any]:
     """Later wins: the user's defaults, the recipe, -o, then the flags."""
     from adapterhub.config import merge_into, parse_overrides
-    from adapterhub.errors import usage_error
 
     given = {key: value for key, value in flags.items() if value is not None}
-    defaults = {
-        key
-        for key in given
-        if ctx.get_parameter_source(key) in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    }
-    values = {key: given[key] for key in defaults}
+    defaults = {key for key in given if _is_default(ctx, key)}
+    values = {key: given[key] for key in defaults} | _rule(ctx, _DEFAULT_RULES)
     merge_into(values, _read(config) if config else {})
     merge_into(values, parse_overrides(overrides))
     values.update({key: given[key] for key in given if key not in defaults})
     if adapters:
         values["adapters"] = adapters
-    rules = set(ctx.meta.get(_CHOSEN_RULES, ()))
-    if len(rules) > 1:
-        raise usage_error(f"several rules are given: {', '.join(sorted(rules))}", "choose one")
-    if rules:
-        values["rule"] = rules.pop()
+    values.update(_rule(ctx, _CHOSEN_RULES))
     _take_tuning(values, given.keys() - defaults)
     return values
+
+
+def _rule(ctx: click.Context, key: str) -> dict[str, str]:
+    """The one rule that flags, or the user's defaults, name; empty where they name none."""
+    from adapterhub.errors import usage_error
+
+    rules = sorted(ctx.meta.get(key, ()))
+    if len(rules) > 1:
+        raise usage_error(f"several rules are given: {', '.join(rules)}", "choose one")
+    return {"rule": rules[0]} if rules else {}
 
 
 def _read(config: Path) -> dict[str, Any]:

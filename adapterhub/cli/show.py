@@ -105,6 +105,7 @@ def _facts(
         "objective": manifest.objective or "",
         "prompts": manifest.prompt_format or "",
         "made by": f"{_maker(manifest)}, {_time(manifest.created)}",
+        "imported from": _origin(manifest),
         "pulled from": _source(history) or "",
         "signed by": _signers(attestations),
         "needed by": ", ".join(f"{le.holder} until {_time(le.until)}" for le in leases),
@@ -121,6 +122,16 @@ def _maker(manifest: Manifest) -> str:
     rule = manifest.recipe.get("rule") if manifest.made_by == "merge" else None
     space = manifest.recipe.get("space")
     return manifest.made_by + (f" ({rule}{f' in {space}' if space else ''})" if rule else "")
+
+
+def _origin(manifest: Manifest) -> str:
+    """The repository of the Hub or the run that an import came from, where it was noted."""
+    recipe = manifest.recipe
+    if manifest.made_by != "import" or not isinstance(recipe.get("source"), str):
+        return ""
+    commit = f"@{str(recipe['commit'])[:12]}" if "commit" in recipe else ""
+    step = f", step {recipe['step']}" if "step" in recipe else ""
+    return recipe["source"] + commit + step
 
 
 def _base(base: BaseLink) -> str:

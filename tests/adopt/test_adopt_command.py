@@ -151,6 +151,21 @@ def test_names_that_are_taken_are_not_given(adz: Adz, tiny_base: Any, outputs: P
     assert [a["reference"] for a in value["adopted"]] == ["outputs-sql@1", "outputs-tiny@1"]
 
 
+def test_a_checkpoint_is_named_after_its_run_and_keeps_its_step(
+    adz: Adz, tiny_base: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "outputs"
+    write(root / "run-7" / "checkpoint-500", lora(TINY, 1), config())
+    write(root / "run-8" / "checkpoint-250", lora(TINY, 2), config())
+    write(root / "sql" / "checkpoint-9", lora(TINY, 3), config())
+    result = adz("adopt", root, "--yes", "--json")
+    assert result.code == 0, result.err
+    names = {one["reference"] for one in json.loads(result.out)["adopted"]}
+    assert names == {"run-7@1", "run-8@1", "sql@1"}
+    lines = [line.split() for line in adz("show", "run-7").out.splitlines()]
+    assert ["imported", "from", "run-7/checkpoint-500,", "step", "500"] in lines
+
+
 def test_what_a_gate_refuses_is_said_before(adz: Adz, tiny_base: Any, outputs: Path) -> None:
     write(outputs / "spy", lora(TINY, 7), config(megatron_config={"path": "x"}))
     result = adz("adopt", outputs, "--yes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import ModuleType
 
@@ -19,9 +20,12 @@ def echo_port(monkeypatch):
     @click.command()
     @click.option("--port", type=int, default=1)
     @click.option("--api-key")
+    @click.option("--key", multiple=True)
+    @click.option("--loud", is_flag=True)
     @click.pass_context
-    def command(ctx, port, api_key):
-        click.echo(f"{port} {api_key} {ctx.get_parameter_source('port').name}")
+    def command(ctx, port, api_key, key, loud):
+        words = [str(port), str(api_key), ctx.get_parameter_source("port").name, *key]
+        click.echo(" ".join(words) + "!" * loud)
 
     module = ModuleType("adapterhub.cli.plugins")
     module.command = command
@@ -63,8 +67,38 @@ def test_mistake_in_the_file_is_one_line_that_names_it(home, adz, echo_port, tex
     assert str(home / "config.yaml") in done.err
 
 
-def test_value_of_the_wrong_type_is_one_line(home, adz, echo_port):
-    write_config(home, "plugins: {port: high}\n")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{port: high}", "plugins.port: 'high' is not a valid integer"),
+        ("{port: [1, 2]}", "plugins.port should be a value, got [1, 2]"),
+        ("{port: true}", "plugins.port should be a value, got True"),
+        ("{port:}", "plugins.port should be a value, got None"),
+        ("{api-key: {a: b}}", "plugins.api-key should be a value, got {'a': 'b'}"),
+        ("{loud: 7}", "plugins.loud should be true or false, got 7"),
+        ("{key: [a, [b]]}", "plugins.key should be a value or a list, got ['a', ['b']]"),
+    ],
+)
+def test_value_of_the_wrong_type_is_one_line(home, adz, echo_port, text, message):
+    write_config(home, f"plugins: {text}\n")
     done = adz("plugins")
     assert done.code == EXIT_USAGE
-    assert "'high' is not a valid integer" in done.err
+    assert done.err == f"adz: {home / 'config.yaml'}: {message}\n"
+
+
+@pytest.mark.parametrize(("text", "keys"), [("[a, b]", "a b"), ("a", "a")])
+def test_an_option_that_may_be_given_several_times_takes_a_list(home, adz, echo_port, text, keys):
+    write_config(home, f"plugins: {{key: {text}, loud: true}}\n")
+    assert adz("plugins").out == f"1 None DEFAULT {keys}!\n"
+
+
+def test_a_rule_can_be_the_default(home, adz, commit_adapter):
+    commit_adapter("a", seed=1)
+    commit_adapter("b", seed=2)
+    write_config(home, "merge: {ties: true}\n")
+    merged = json.loads(adz("merge", "a", "b", "--dry-run", "--json").out)
+    assert merged["rule"] == "ties"
+    merged = json.loads(adz("merge", "a", "b", "--linear", "--dry-run", "--json").out)
+    assert merged["rule"] == "linear"
+    merged = json.loads(adz("merge", "a", "b", "-o", "rule=dare", "--dry-run", "--json").out)
+    assert merged["rule"] == "dare"

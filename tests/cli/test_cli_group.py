@@ -162,11 +162,15 @@ def test_completion_of_commands_and_options(adz_process):
         # The empty line ends the one on which the terminal shows ^C.
         (KeyboardInterrupt(), 130, "\nadz: interrupted\n"),
         (OSError(28, "No space left on device", "/full"), 1,
-         "adz: No space left on device: /full "
+         "adz: No space left on device: /full (free some space)\n"),
+        (OSError(28, "No space left on device"), 1, "adz: No space left on device "
          "(free some space, or set ADZ_HOME to a folder on another disk)\n"),
         (PermissionError(13, "Permission denied", "/closed"), 1,
-         "adz: Permission denied: /closed "
-         "(check the permissions, or set ADZ_HOME to a folder of your own)\n"),
+         "adz: Permission denied: /closed (check the permissions)\n"),
+        *((PermissionError(13, "Permission denied", path), 1,
+           f"adz: Permission denied: {path} "
+           "(check the permissions, or set ADZ_HOME to a folder of your own)\n")
+          for path in ("/srv", "/srv/adz", "/srv/adz/adapters/blobs")),
         (FileExistsError(17, "File exists", "/there"), 1, "adz: File exists: /there\n"),
         (AdzError("it is wrong", "do this", exit_code=3), 3, "adz: it is wrong (do this)\n"),
         (click.FileError("x", "unreadable"), 1, "adz: Could not open file 'x': unreadable\n"),
@@ -179,5 +183,6 @@ def test_what_a_command_raises_is_one_line_and_an_exit_code(adz, monkeypatch, ra
         raise raised
 
     monkeypatch.setattr("adapterhub.cli.plugins.command", command)
+    monkeypatch.setenv("ADZ_HOME", "/srv/adz")
     done = adz("plugins")
     assert (done.code, done.out, done.err) == (code, "", line)
