@@ -7,6 +7,7 @@ duplicate keys and names like `../x`).
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import re
@@ -29,6 +30,8 @@ DTYPE_BITS = {
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 _METADATA = "__metadata__"
+# Bytes of a header that is remembered; 400 tensors have 50,000.
+_REMEMBERED = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +80,11 @@ def read_header(path: Path, limits: Limits = ADAPTER) -> dict[str, TensorInfo]:
         if 8 + length > size:
             raise _refuse(path, f"it is truncated: {size} bytes, the header alone has {8 + length}")
         raw = file.read(length)
-    entries = _parse(path, raw)
-    _check_metadata(path, entries.pop(_METADATA, {}))
-    if len(entries) > limits.tensors:
-        raise _refuse(path, f"it has {len(entries)} tensors, at most {limits.tensors} are read")
-    tensors = {
-        name: _tensor(path, name, entry, 8 + length, limits) for name, entry in entries.items()
-    }
-    _check_layout(path, tensors, 8 + length, size)
-    return tensors
+    parse = _parse_again if length <= _REMEMBERED else _parse
+    try:
+        return dict(parse(raw, size, limits))
+    except ValueError as error:
+        raise _refuse(path, str(error)) from error
 
 
 def _refuse(path: Path, reason: str) -> AdzError:
@@ -96,13 +95,25 @@ def _refuse(path: Path, reason: str) -> AdzError:
     )
 
 
-def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes, size: int, limits: Limits) -> dict[str, TensorInfo]:
+    """The tensors of the header `raw` in a file of `size` bytes; ValueError with the rule."""
     if not raw.startswith(b"{"):
-        raise _refuse(path, "its header is not a JSON object")
+        raise ValueError("its header is not a JSON object")
     try:
-        return parse_object(raw, parse_int=_natural)
+        entries = parse_object(raw, parse_int=_natural)
     except ValueError as error:
-        raise _refuse(path, f"its header: {str(error)[:200]}") from error
+        raise ValueError(f"its header: {str(error)[:200]}") from error
+    _check_metadata(entries.pop(_METADATA, {}))
+    if len(entries) > limits.tensors:
+        raise ValueError(f"it has {len(entries)} tensors, at most {limits.tensors} are read")
+    begin = 8 + len(raw)
+    tensors = {name: _tensor(name, entry, begin, limits) for name, entry in entries.items()}
+    _check_layout(tensors, begin, size)
+    return tensors
+
+
+# Adapters of one base and one rank have the same header, to the byte.
+_parse_again = functools.lru_cache(maxsize=16)(_parse)
 
 
 def _natural(text: str) -> int:
@@ -111,37 +122,37 @@ def _natural(text: str) -> int:
     return int(text)
 
 
-def _check_metadata(path: Path, metadata: Any) -> None:
+def _check_metadata(metadata: Any) -> None:
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _refuse(path, "its metadata is not a mapping of text to text")
+        raise ValueError("its metadata is not a mapping of text to text")
     try:
         for key, value in metadata.items():
             (key + value).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _refuse(path, "its metadata is not Unicode text") from error
+        raise ValueError("its metadata is not Unicode text") from error
 
 
-def _tensor(path: Path, name: str, entry: Any, begin: int, limits: Limits) -> TensorInfo:
+def _tensor(name: str, entry: Any, begin: int, limits: Limits) -> TensorInfo:
     if not _NAME.fullmatch(name):
-        raise _refuse(path, f"the tensor name {name[:80]!r} has characters beside A-Za-z0-9_.-")
+        raise ValueError(f"the tensor name {name[:80]!r} has characters beside A-Za-z0-9_.-")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _refuse(path, f"tensor {name}: not exactly dtype, shape and data_offsets")
+        raise ValueError(f"tensor {name}: not exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise _refuse(path, f"tensor {name}: unknown dtype {str(dtype)[:40]!r}")
+        raise ValueError(f"tensor {name}: unknown dtype {str(dtype)[:40]!r}")
     if not _is_naturals(shape) or not _is_naturals(offsets) or len(offsets) != 2:
-        raise _refuse(path, f"tensor {name}: shape or data_offsets are not natural numbers")
+        raise ValueError(f"tensor {name}: shape or data_offsets are not natural numbers")
     if len(shape) > limits.dimensions:
-        raise _refuse(path, f"tensor {name}: {len(shape)} dimensions, at most {limits.dimensions}")
+        raise ValueError(f"tensor {name}: {len(shape)} dimensions, at most {limits.dimensions}")
     info = TensorInfo(dtype, tuple(shape), begin + offsets[0], begin + offsets[1])
     # safetensors counts in 64 bits, one dimension after the other: a 0 behind saves nothing.
     # The first test is for speed: so few bits a dimension cannot overflow.
     if max(shape, default=0) >= 2 ** (60 // limits.dimensions) and any(
         size >= 2**61 for size in accumulate(shape, operator.mul)
     ):
-        raise _refuse(path, f"tensor {name}: the shape {shape} overflows")
+        raise ValueError(f"tensor {name}: the shape {shape} overflows")
     if info.elements * DTYPE_BITS[dtype] != 8 * (info.end - info.start):
-        raise _refuse(path, f"tensor {name}: {dtype} {shape} does not fill bytes {offsets}")
+        raise ValueError(f"tensor {name}: {dtype} {shape} does not fill bytes {offsets}")
     return info
 
 
@@ -150,14 +161,14 @@ def _is_naturals(value: Any) -> bool:
     return isinstance(value, list) and {int}.issuperset(map(type, value))
 
 
-def _check_layout(path: Path, tensors: dict[str, TensorInfo], begin: int, size: int) -> None:
+def _check_layout(tensors: dict[str, TensorInfo], begin: int, size: int) -> None:
     """Every byte behind the header belongs to exactly one tensor."""
     position = begin
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != position:
-            raise _refuse(path, f"tensor {name} begins at byte {info.start}, expected {position}")
+            raise ValueError(f"tensor {name} begins at byte {info.start}, expected {position}")
         position = info.end
     if position > size:
-        raise _refuse(path, f"it is truncated: {size} bytes, its tensors need {position}")
+        raise ValueError(f"it is truncated: {size} bytes, its tensors need {position}")
     if position < size:
-        raise _refuse(path, f"{size - position} bytes behind its last tensor")
+        raise ValueError(f"{size - position} bytes behind its last tensor")

@@ -49,16 +49,6 @@ class Blobs:
             disk.rename(path, self.path(digest))
         disk.sync(self.directory)
 
-    def put(self, data: bytes, staging: Path) -> str:
-        """Store small `data`, through a new file in `staging`; return its digest."""
-        digest = sha256_of(data)
-        staged = staging / digest.removeprefix("sha256:")
-        disk.write(staged, data)
-        disk.protect(staged)
-        disk.sync(staged)
-        self.publish([(staged, digest)])
-        return digest
-
     def read(self, digest: str) -> bytes | None:
         """A small blob's bytes, or None when it is missing or damaged. A disk that fails says
         neither: its OSError is the caller's."""
@@ -105,6 +95,18 @@ def stage(source: Path, directory: Path) -> dict[str, FileRecord]:
         records[name] = disk.copy(path, target)
         disk.protect(target)
     return records
+
+
+def stage_bytes(data: bytes, directory: Path) -> tuple[Path, str]:
+    """Write small `data` to a new file in `directory`, read-only; who needs it on the disk syncs.
+
+    Returns the file and its digest, by which it is called.
+    """
+    digest = sha256_of(data)
+    staged = directory / digest.removeprefix("sha256:")
+    disk.write(staged, data)
+    disk.protect(staged)
+    return staged, digest
 
 
 def _files_below(source: Path) -> Iterator[tuple[str, Path]]:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from typing import BinaryIO
 from adapterhub.errors import AdzError
 from adapterhub.manifest import FileRecord
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _WINDOW = 8 << 20
 _START_WRITING = 2
 _FICLONE = 0x40049409
@@ -46,6 +47,7 @@ def write(path: Path, data: bytes) -> None:
     """Create the file `path`, which must not exist, with `data` in it."""
     with _naming(path), path.open("xb") as file:
         file.write(data)
+        _begin_writing(file, 0, len(data))
 
 
 def copy(source: Path, target: Path) -> FileRecord:
@@ -148,7 +150,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open_regular(path: Path) -> Iterator[BinaryIO]:
+def _open_regular(path: Path) -> Iterator[io.BufferedReader]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -159,28 +161,19 @@ def _open_regular(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _copy_bytes(source: BinaryIO, target: BinaryIO) -> tuple[hashlib._Hash, int]:
-    """Copy, hash in a second thread, and let the disk begin to write meanwhile."""
-    # Imported late: `adz ls` must not pay for it.
-    from concurrent.futures import Future, ThreadPoolExecutor
-
+def _copy_bytes(source: io.BufferedReader, target: BinaryIO) -> tuple[hashlib._Hash, int]:
+    """Copy and hash, and let the disk begin to write meanwhile."""
     digest, size, begun = hashlib.sha256(), 0, 0
-    hashing: Future[None] | None = None
-    with ThreadPoolExecutor(1) as pool:
-        while chunk := source.read(_CHUNK):
-            if hashing is not None:
-                hashing.result()
-            # A small file is hashed sooner than a thread starts.
-            if len(chunk) == _CHUNK:
-                hashing = pool.submit(digest.update, chunk)
-            else:
-                hashing = None
-                digest.update(chunk)
-            target.write(chunk)
-            size += len(chunk)
-            if size - begun >= _WINDOW:
-                _begin_writing(target, begun, size - begun)
-                begun = size
+    # Memory that is new for each chunk costs more than the copying.
+    chunk = memoryview(bytearray(_CHUNK))
+    while count := source.readinto(chunk):
+        target.write(chunk[:count])
+        digest.update(chunk[:count])
+        size += count
+        if size - begun >= _WINDOW:
+            _begin_writing(target, begun, size - begun)
+            begun = size
+    _begin_writing(target, begun, size - begun)
     return digest, size
 
 

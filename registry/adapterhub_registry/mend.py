@@ -14,7 +14,7 @@ from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import FileRecord
 from adapterhub.protocols import Finding, Repaired
 from adapterhub_registry import disk
-from adapterhub_registry.blobs import is_intact
+from adapterhub_registry.blobs import is_intact, stage_bytes
 from adapterhub_registry.rebuild import rebuild
 from adapterhub_registry.storage import Storage
 
@@ -53,7 +53,8 @@ def _mend_blob(storage: Storage, digest: str) -> bool:
     body = _known_manifest(storage, digest)
     if body is not None:
         with storage.staging() as staging:
-            storage.blobs.put(body, staging)
+            path, _ = stage_bytes(body, staging)
+            heal(storage, FileRecord(sha256=digest, size=len(body)), path)
         return True
     for path in storage.views.directory.glob("*/**/*"):
         if path.is_file() and not path.is_symlink() and hash_file(path) == digest:

@@ -1,13 +1,13 @@
 """Adding versions: one that was made here, or one that was received with its manifest.
 
-The files are copied to a folder on the same file system, pass the gates, reach the disk, and move
-in under the write lock together with the names.
+The files are copied to a folder on the same file system, pass the gates while they reach the disk,
+and move in under the write lock together with the names. The manifest carries the version's number,
+which is certain under the lock only: it is written for the likely one, and seldom again.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
@@ -15,7 +15,7 @@ from adapterhub.manifest import FileRecord, Manifest, payload_digest, sha256_of
 from adapterhub.plugins import load_plugins
 from adapterhub.reference import check_name
 from adapterhub_registry import bases, disk, lookup, quotas
-from adapterhub_registry.blobs import stage
+from adapterhub_registry.blobs import stage, stage_bytes
 from adapterhub_registry.database import Change, utc_now
 from adapterhub_registry.gates import check_payload
 from adapterhub_registry.received import parse_manifest, require_files
@@ -41,9 +41,11 @@ def commit(
                 "payload": payload_digest(files),
             }
         )
-        _admit(storage, draft, staging)
+        with storage.database.reading() as connection:
+            staged = _stage_numbered(staging, draft, _next_number(connection, draft.name))
+        _admit(storage, draft, staged)
         with storage.database.changing() as change:
-            return _add_next(change, storage, draft, staging)
+            return _add_next(change, storage, staged)
 
 
 def receive(
@@ -58,10 +60,37 @@ def receive(
         files, extra = _stage(staging, payload, artifacts)
         require_files(manifest, manifest.files, files)
         require_files(manifest, manifest.artifacts, extra)
-        _admit(storage, manifest, staging)
+        staged = _Staged(staging, manifest, body)
+        _admit(storage, manifest, staged)
         with storage.database.changing() as change:
-            _add_received(change, storage, body, manifest, staging, source)
+            _add_received(change, storage, staged, source)
     return manifest
+
+
+class _Staged:
+    """A version's files in a staging directory, its manifest among them.
+
+    body: the manifest's bytes. digest: theirs. blobs: every file, with its digest.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest, body: bytes) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.body = body
+        described, self.digest = stage_bytes(body, directory)
+        self.blobs = [(described, self.digest)]
+        for folder, records in ((_PAYLOAD, manifest.files), (_ARTIFACTS, manifest.artifacts)):
+            self.blobs += [(directory / folder / n, record.sha256) for n, record in records.items()]
+
+    @property
+    def size(self) -> int:
+        """The bytes of the payload."""
+        return sum(record.size for record in self.manifest.files.values())
+
+    def sync(self) -> None:
+        """Bring every file to the disk."""
+        for path, _ in self.blobs:
+            disk.sync(path)
 
 
 def _stage(
@@ -71,48 +100,59 @@ def _stage(
     return files, stage(artifacts, staging / _ARTIFACTS) if artifacts else {}
 
 
-def _admit(storage: Storage, manifest: Manifest, staging: Path) -> None:
-    """The gates and the plugins' say; what passes is on the disk afterwards."""
-    with storage.database.reading() as connection:
-        bases.refuse_name(connection, manifest.name)
-        base = bases.of_manifest(connection, manifest)
-    check_payload(staging / _PAYLOAD, manifest, base)
-    load_plugins().call_event("adapterhub_before_commit", manifest=manifest)
-    # Last, since the disk has been writing since the files were copied.
-    for path, _ in _staged(staging, manifest):
-        disk.sync(path)
-
-
-def _add_next(
-    change: Change, storage: Storage, draft: Manifest, staging: Path
-) -> tuple[str, Manifest]:
-    """The blobs move in under the write lock, so `collect` cannot take one in between."""
-    name = draft.name
-    bases.refuse_name(change.connection, name)
-    number = change.connection.execute(
-        "SELECT ifnull(max(number), 0) + 1 FROM versions WHERE name = ?", (name,)
-    ).fetchone()[0]
+def _stage_numbered(staging: Path, draft: Manifest, number: int) -> _Staged:
     manifest = draft.model_copy(update={"version": number})
-    quotas.check(change.connection, storage.home, name, versions=1, size=_size(manifest))
-    storage.blobs.publish(_staged(staging, manifest))
-    body = manifest.canonical()
-    digest = storage.blobs.put(body, staging)
-    change.record("commit", name, version=number, body={"digest": digest}, manifest=body)
-    return digest, manifest
+    return _Staged(staging, manifest, manifest.canonical())
 
 
-def _add_received(
-    change: Change, storage: Storage, body: bytes, manifest: Manifest, staging: Path, source: str
-) -> None:
-    name = manifest.name
+def _admit(storage: Storage, manifest: Manifest, staged: _Staged) -> None:
+    """The gates and the plugins' say; what passes is on the disk afterwards."""
+    # Imported late: `adz ls` must not pay for it.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        # The disk works while the gates compute.
+        synced = pool.submit(staged.sync)
+        with storage.database.reading() as connection:
+            bases.refuse_name(connection, manifest.name)
+            base = bases.of_manifest(connection, manifest)
+        check_payload(staged.directory / _PAYLOAD, manifest, base)
+        load_plugins().call_event("adapterhub_before_commit", manifest=manifest)
+        synced.result()
+
+
+def _add_next(change: Change, storage: Storage, staged: _Staged) -> tuple[str, Manifest]:
+    """The blobs move in under the write lock, so `collect` cannot take one in between."""
+    name = staged.manifest.name
     bases.refuse_name(change.connection, name)
-    if _is_here(change.connection, manifest, sha256_of(body)):
+    number = _next_number(change.connection, name)
+    if number != staged.manifest.version:
+        # Another version came first.
+        staged = _stage_numbered(staged.directory, staged.manifest, number)
+        staged.sync()
+    quotas.check(change.connection, storage.home, name, versions=1, size=staged.size)
+    storage.blobs.publish(staged.blobs)
+    origin = {"digest": staged.digest}
+    change.record("commit", name, version=number, body=origin, manifest=staged.body)
+    return staged.digest, staged.manifest
+
+
+def _next_number(connection: sqlite3.Connection, name: str) -> int:
+    query = "SELECT ifnull(max(number), 0) + 1 FROM versions WHERE name = ?"
+    return int(connection.execute(query, (name,)).fetchone()[0])
+
+
+def _add_received(change: Change, storage: Storage, staged: _Staged, source: str) -> None:
+    manifest = staged.manifest
+    bases.refuse_name(change.connection, manifest.name)
+    if _is_here(change.connection, manifest, staged.digest):
         return
-    quotas.check(change.connection, storage.home, name, versions=1, size=_size(manifest))
-    storage.blobs.publish(_staged(staging, manifest))
-    digest = storage.blobs.put(body, staging)
-    origin = {"digest": digest, "source": source}
-    change.record("pull", name, version=manifest.version, body=origin, manifest=body)
+    quotas.check(change.connection, storage.home, manifest.name, versions=1, size=staged.size)
+    storage.blobs.publish(staged.blobs)
+    origin = {"digest": staged.digest, "source": source}
+    change.record(
+        "pull", manifest.name, version=manifest.version, body=origin, manifest=staged.body
+    )
 
 
 def _is_here(connection: sqlite3.Connection, manifest: Manifest, digest: str) -> bool:
@@ -125,13 +165,3 @@ def _is_here(connection: sqlite3.Connection, manifest: Manifest, digest: str) ->
             exit_code=EXIT_VERIFICATION,
         )
     return row is not None and row["state"] == "live"
-
-
-def _size(manifest: Manifest) -> int:
-    return sum(record.size for record in manifest.files.values())
-
-
-def _staged(staging: Path, manifest: Manifest) -> Iterator[tuple[Path, str]]:
-    for folder, records in ((_PAYLOAD, manifest.files), (_ARTIFACTS, manifest.artifacts)):
-        for name, record in records.items():
-            yield staging / folder / name, record.sha256

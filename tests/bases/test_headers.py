@@ -106,6 +106,21 @@ def test_refuses_more_tensors_than_its_limits(write_raw: Callable[..., Path]) ->
         read_header(path, Limits(size=1000, tensors=3, dimensions=1))
 
 
+def test_a_header_that_was_read_before_is_held_against_each_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    save_file({"t": np.zeros(4, np.float32)}, first)
+    second.write_bytes(first.read_bytes() + b"more")
+    read = read_header(first)
+    expected = dict(read)
+    read.clear()
+    assert read_header(first) == expected
+    with pytest.raises(AdzError, match=r"second is not a valid .* 4 bytes behind its last tensor"):
+        read_header(second)
+    second.write_bytes(first.read_bytes()[:-1])
+    with pytest.raises(AdzError, match=r"second is not a valid .* it is truncated"):
+        read_header(second)
+
+
 def test_a_base_may_have_more_dimensions_than_an_adapter(write_raw: Callable[..., Path]) -> None:
     path = write_raw({"t": {**F32, "shape": [1] * 5}}, b"\0" * 4)
     assert read_header(path, BASE)["t"].shape == (1,) * 5

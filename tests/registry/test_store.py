@@ -62,6 +62,28 @@ def test_versions_count_from_one_for_each_name(commit: Any, registry: Any) -> No
     assert [v.number for v in registry.versions("sql")] == [1, 2, 3]
 
 
+def test_a_version_that_came_first_takes_the_number(
+    commit: Any, registry: Any, home: Path, make_payload: Any, make_manifest: Any, hook: Any
+) -> None:
+    other, numbers = LocalRegistry(home), []
+
+    def commit_another(manifest: Any) -> None:
+        numbers.append(manifest.version)
+        if len(numbers) < 3:
+            other.commit(make_manifest(), make_payload(len(numbers)))
+
+    hook(commit_another)
+    version = commit()
+    assert version.number == 3
+    assert numbers == [0, 0, 0]
+    assert version.manifest.version == 3
+    assert version.digest == sha256_of(version.manifest.canonical())
+    assert [v.number for v in registry.versions("sql")] == [1, 2, 3]
+    # Its manifest with another number was not stored.
+    assert not list(registry.check())
+    assert len(list(registry.blobs.directory.iterdir())) == 3 + 3 + 1
+
+
 def test_a_reopened_registry_knows_the_same(commit: Any, home: Path) -> None:
     version = commit()
     assert LocalRegistry(home).resolve("sql") == version

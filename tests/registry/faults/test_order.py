@@ -46,6 +46,23 @@ def last(operations: Operations, name: str, path: Path) -> int:
     return max(i for i, (n, p, _) in enumerate(operations) if (n, p) == (name, path))
 
 
+def moved_to(operations: Operations, blobs: Path) -> list[tuple[int, Path, Path]]:
+    """When which file was moved to which blob."""
+    return [(i, p, t) for i, (n, p, t) in enumerate(operations)
+            if n == "rename" and t and t.parent == blobs]  # fmt: skip
+
+
+def require_synced(operations: Operations, moved: list[tuple[int, Path, Path]]) -> None:
+    """Each file was on the disk, after its last change, before it was moved."""
+    for position, staged, _ in moved:
+        changes = [
+            i
+            for i, (n, p, t) in enumerate(operations)
+            if (n in ("write", "protect") and p == staged) or (n == "copy" and t == staged)
+        ]
+        assert max(changes) < last(operations, "sync", staged) < position
+
+
 def test_every_effect_is_a_function_that_the_tests_know() -> None:
     public = {n for n, f in inspect.getmembers(disk, inspect.isfunction) if not n.startswith("_")}
     own = {n for n in public if getattr(disk, n).__module__ == disk.__name__}
@@ -58,17 +75,10 @@ def test_every_effect_is_a_function_that_the_tests_know() -> None:
 def test_a_commit_syncs_in_order(operations: Operations, commit: Any, registry: Any) -> None:
     version = commit()
     blobs = registry.blobs.directory
-    moved = [(i, p, t) for i, (n, p, t) in enumerate(operations)
-             if n == "rename" and t and t.parent == blobs]  # fmt: skip
+    moved = moved_to(operations, blobs)
     digests = {f.sha256 for f in version.manifest.files.values()} | {version.digest}
     assert {f"sha256:{target.name}" for _, _, target in moved} == digests
-    for position, staged, _ in moved:
-        changes = [
-            i
-            for i, (n, p, t) in enumerate(operations)
-            if (n in ("write", "protect") and p == staged) or (n == "copy" and t == staged)
-        ]
-        assert max(changes) < last(operations, "sync", staged) < position
+    require_synced(operations, moved)
     journal = registry.database.journal.path
     order = [
         max(position for position, _, _ in moved),
@@ -78,6 +88,18 @@ def test_a_commit_syncs_in_order(operations: Operations, commit: Any, registry: 
         last(operations, "COMMIT", registry.database.path),
     ]
     assert order == sorted(order)
+
+
+def test_a_manifest_with_another_number_is_synced_too(
+    operations: Operations, commit: Any, registry: Any, hook: Any
+) -> None:
+    seeds = iter([1])
+    hook(lambda manifest: [commit(seed=seed) for seed in seeds])
+    version = commit()
+    assert version.number == 2
+    moved = moved_to(operations, registry.blobs.directory)
+    assert len(moved) == 6
+    require_synced(operations, moved)
 
 
 @pytest.mark.parametrize("action", ["tag", "rollback", "untag", "remove", "attest", "add_base"])
