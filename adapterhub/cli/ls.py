@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapterhub.cli.output import format_size, format_table, json_option, print_result
+from adapterhub.cli.output import (
+    TerminalProgress,
+    format_size,
+    format_table,
+    json_option,
+    print_result,
+)
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -43,20 +49,46 @@ _VERSION_HEADER = ("version", "aliases", "method", "rank", "base", "size", "made
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out so many lines.")
 @click.option("--all-versions", is_flag=True, help="Every version, not only the latest.")
 @click.option("--removed", is_flag=True, help="What 'adz restore' can bring back.")
+@click.option(
+    "--remote",
+    metavar="URL",
+    help="What is there, such as oci://host/path, hub://organisation or ./folder.",
+)
 @json_option
-def command(all_versions: bool, removed: bool, as_json: bool, **query: Any) -> None:
-    """List the adapters, each with the facts of its latest version."""
+def command(
+    all_versions: bool, removed: bool, remote: str | None, as_json: bool, **query: Any
+) -> None:
+    """List the adapters, each with the facts of its latest version.
+
+    With --remote those that 'adz pull' would find there, before anything is fetched. A registry
+    that does not list its repositories still lists one: --name sql.
+    """
     from adapterhub.errors import usage_error
     from adapterhub.plugins import open_registry
 
     if all_versions and removed:
         raise usage_error("--all-versions and --removed exclude each other")
     scope: Scope = "removed" if removed else "live" if all_versions else "latest"
-    found = open_registry().listing(scope=scope, **query)
+    if remote is None:
+        found = open_registry().listing(scope=scope, **query)
+    else:
+        found = _at_remote(remote, scope, query)
     if not found:
-        click.echo(_nothing(query, removed=removed), err=True)
+        click.echo(_nothing(query, remote, removed=removed), err=True)
     text = _versions(found, removed=removed) if all_versions or removed else _adapters(found)
     print_result([asdict(entry) for entry in found], text if found else "", as_json=as_json)
+
+
+def _at_remote(url: str, scope: Scope, query: dict[str, Any]) -> list[Listing]:
+    from adapterhub.errors import usage_error
+    from adapterhub.exchange.listing import list_remote
+    from adapterhub.exchange.remotes import open_remote
+
+    if scope == "removed" or query.pop("metric") or query["sort"] == "metric":
+        raise usage_error(
+            "--removed and --metric are known of this registry only", "leave out --remote"
+        )
+    return list_remote(open_remote(url), TerminalProgress(), every=scope == "live", **query)
 
 
 def _adapters(found: list[Listing]) -> str:
@@ -98,8 +130,10 @@ def _time(time: str) -> str:
     return time[:19].replace("T", " ")
 
 
-def _nothing(query: Mapping[str, Any], *, removed: bool) -> str:
+def _nothing(query: Mapping[str, Any], remote: str | None, *, removed: bool) -> str:
     filters = ("name", "base", "method", "rule", "alias", "metric", "offset")
-    if any(query[name] for name in filters):
+    if any(query.get(name) for name in filters):
         return "no adapter matches"
+    if remote is not None:
+        return f"{remote} holds no adapter: is the address right?"
     return "nothing was removed" if removed else "no adapter yet: see 'adz train --help'"

@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Result(Protocol):
+    """What a command did, as a value for `--json`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Of what JSON knows."""
+
+
+R = TypeVar("R", bound=Result)
 
 
 def json_option(function: F) -> F:
@@ -27,6 +37,17 @@ def print_result(value: Any, text: str, *, as_json: bool) -> None:
         click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
     elif text:
         click.echo(text)
+
+
+def print_each(results: Iterable[R], describe: Callable[[R], str], *, as_json: bool) -> None:
+    """Print results as they come; as JSON all of them at the end, in one list."""
+    values = []
+    for result in results:
+        values.append(result.as_dict())
+        if not as_json:
+            click.echo(describe(result))
+    if as_json:
+        print_result(values, "", as_json=True)
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapterhub.cli.output import TerminalProgress, format_size, json_option, print_result
+from adapterhub.cli.output import TerminalProgress, format_size, json_option, print_each
 
 if TYPE_CHECKING:
     from adapterhub.exchange.result import Transferred
@@ -50,15 +50,9 @@ def command(
     from adapterhub.plugins import open_registry
 
     registry, progress = open_registry(), TerminalProgress()
-    results = []
-    for result in push(
-        registry, open_remote(url), references, progress, every=every, key=key, dry_run=dry_run
-    ):
-        results.append(result)
-        if not as_json:
-            print_result(None, _describe(result), as_json=False)
-    if as_json:
-        print_result([result.as_dict() for result in results], "", as_json=True)
+    remote = open_remote(url)
+    results = push(registry, remote, references, progress, every=every, key=key, dry_run=dry_run)
+    print_each(results, _describe, as_json=as_json)
 
 
 def _describe(result: Transferred) -> str:

@@ -131,7 +131,7 @@ def _origin(manifest: Manifest) -> str:
         return ""
     commit = f"@{str(recipe['commit'])[:12]}" if "commit" in recipe else ""
     step = f", step {recipe['step']}" if "step" in recipe else ""
-    return recipe["source"] + commit + step
+    return f"{recipe['source']}{commit}{step}"
 
 
 def _base(base: BaseLink) -> str:

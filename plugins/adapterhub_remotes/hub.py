@@ -7,8 +7,9 @@ A version is one commit. At its root lie the files of the payload, so that
 `PeftModel.from_pretrained(base, "organisation/sql", revision="v7")` opens it, and beside them
 `adapterhub.json` (the manifest), `adapterhub.sig` (a signature), `artifacts/`, and as README.md
 the card, where the payload has no README of its own. The tag `v7` makes version 7 visible; it is
-set when the commit was read back. An alias is a tag too; the Hub cannot move a tag in one step,
-so an alias is gone for a moment when it moves. `main` is the highest version that was pushed.
+set when the commit was read back. An alias is a tag too. The Hub cannot move a tag in one step:
+while `prod` moves, `MOVING-prod` is where it goes, so that we always find it; who else reads the
+tag `prod` may miss it for a moment. `main` is the highest version that was pushed.
 
 Address, token and offline mode are those of huggingface_hub: HF_ENDPOINT, HF_TOKEN or
 `hf auth login`, HF_HUB_OFFLINE.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,6 +38,8 @@ from adapterhub_remotes.hub_access import clear_errors, read_file, read_small
 from adapterhub_remotes.hub_commit import MANIFEST, SIGNATURE, Commits, wanted_files
 
 _NUMBER = re.compile(r"v([1-9][0-9]*)")
+# No alias has capitals.
+_MOVING = "MOVING-"
 _PATH = re.compile(r"/?([A-Za-z0-9][\w.-]*)?/?")
 
 
@@ -79,14 +82,13 @@ class HubRemote:
     def tags(self, name: str) -> list[str]:
         """The numbers and aliases of an adapter; see `protocols.Remote`."""
         refs = self._refs(name)
-        names = [ref.name for ref in refs.tags] if refs else []
+        names = _settled(_tags(refs)) if refs else {}
         return sorted(match[1] if (match := _NUMBER.fullmatch(tag)) else tag for tag in names)
 
     def find(self, name: str, tag: str) -> RemoteVersion | None:
         """The version that a number or an alias means; see `protocols.Remote`."""
-        refs = self._refs(name)
-        commits = {ref.name: ref.target_commit for ref in refs.tags} if refs else {}
-        commit = commits.get(_git_tag(tag))
+        git_tag, refs = _git_tag(tag), self._refs(name)
+        commit = _settled(_tags(refs)).get(git_tag) if refs else None
         if commit is None:
             return None
         repository = self._repository(name)
@@ -128,25 +130,35 @@ class HubRemote:
         git_tags = {_git_tag(tag) for tag in tags}
         with clear_errors(repository):
             commits.create_repository()
-            refs = self._api.list_repo_refs(repository)
-            there = {ref.name: ref.target_commit for ref in refs.tags}
+            there = _tags(self._api.list_repo_refs(repository))
             own = f"v{number}"
-            commit = there.get(own)
+            commit = _settled(there).get(own)
             if commit is None or own in git_tags:
                 numbers = [int(found[1]) for tag in there if (found := _NUMBER.fullmatch(tag))]
                 commit = commits.write(
                     version, card, before=commit, is_highest=number >= max(numbers, default=0)
                 )
             for tag in sorted(git_tags, key=lambda tag: tag != own):
-                self._point(repository, tag, there.get(tag), commit)
+                self._point(repository, tag, there, commit)
             commits.tidy()
 
-    def _point(self, repository: str, tag: str, before: str | None, commit: str) -> None:
+    def _point(self, repository: str, tag: str, there: Mapping[str, str], commit: str) -> None:
+        """Set a tag so that `_settled` finds it at every moment. What a killed move left is
+        found too, and tidied by the next move of the same tag."""
+        moving, before = _MOVING + tag, _settled(there).get(tag)
+        if moving in there:
+            if tag not in there:
+                self._api.create_tag(repository, tag=tag, revision=there[moving])
+            self._api.delete_tag(repository, tag=moving)
         if before == commit:
             return
-        if before is not None:
-            self._api.delete_tag(repository, tag=tag)
+        if before is None:
+            self._api.create_tag(repository, tag=tag, revision=commit)
+            return
+        self._api.create_tag(repository, tag=moving, revision=commit)
+        self._api.delete_tag(repository, tag=tag)
         self._api.create_tag(repository, tag=tag, revision=commit)
+        self._api.delete_tag(repository, tag=moving)
 
     def _refs(self, name: str) -> GitRefs | None:
         repository = self._repository(name)
@@ -173,6 +185,19 @@ class HubRemote:
                 "96 characters",
             ) from error
         return repository
+
+
+def _tags(refs: GitRefs) -> dict[str, str]:
+    """The commit of each tag."""
+    return {ref.name: ref.target_commit for ref in refs.tags}
+
+
+def _settled(tags: Mapping[str, str]) -> dict[str, str]:
+    """The same once the aliases that are moving have arrived."""
+    arriving = {
+        tag.removeprefix(_MOVING): commit for tag, commit in tags.items() if tag.startswith(_MOVING)
+    }
+    return arriving | {tag: c for tag, c in tags.items() if not tag.startswith(_MOVING)}
 
 
 def _git_tag(tag: str) -> str:

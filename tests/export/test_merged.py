@@ -276,11 +276,11 @@ def test_the_bound_is_a_number_that_refuses_nan(
 ) -> None:
     from adapterhub.export.compare import compare_logits
     from adapterhub.export.subject import find_subject
-    from adapterhub.hub import _Quiet
+    from adapterhub.hub.home import Quiet
     from adapterhub.plugins import open_registry
 
     commit("one", tiny_base_dir, LORA)
-    subject = find_subject(open_registry(), "one", _Quiet())
+    subject = find_subject(open_registry(), "one", Quiet())
 
     def broken() -> Any:
         model = AutoModelForCausalLM.from_pretrained(tiny_base_dir)
