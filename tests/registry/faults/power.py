@@ -7,25 +7,61 @@ after an fsync of its directory; all else may be there, in part or not at all, i
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from operations import Operation
+
 SECTOR = 512
+# What lies in these means nothing until it is moved out: of it, all that was done is there.
+UNFINISHED = ("ingest", "staging", "unfinished")
+
+Written = tuple[int, bytes] | int
 
 
 @dataclass(eq=False)
+class Content:
+    """The bytes of a file in some state; their digest is worked out once."""
+
+    data: bytes
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The sha256 of the bytes."""
+        return hashlib.sha256(self.data).digest()
+
+
+# Path -> content; None for a directory.
+State = dict[str, Content | None]
+
+
 class File:
     """`pending`: what was written since the last fsync, as (offset, bytes) or a new length."""
 
-    durable: bytes = b""
-    pending: list[tuple[int, bytes] | int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.pending: list[Written] = []
+        self.safe = self.whole = Content(b"")
 
-    def content(self, changes: Sequence[tuple[int, bytes] | int]) -> bytes:
-        data = bytearray(self.durable)
+    def change(self, written: Written) -> None:
+        """Write or cut."""
+        self.pending.append(written)
+        self.whole = self._apply(self.whole, [written])
+
+    def sync(self) -> None:
+        """Make safe what is there."""
+        self.safe, self.pending = self.whole, []
+
+    def with_some(self, changes: Sequence[Written]) -> Content:
+        """What is safe, and some of what is not."""
+        return self._apply(self.safe, changes)
+
+    @staticmethod
+    def _apply(content: Content, changes: Sequence[Written]) -> Content:
+        data = bytearray(content.data)
         for change in changes:
             if isinstance(change, int):
                 data = data[:change] + bytes(max(change - len(data), 0))
@@ -33,16 +69,20 @@ class File:
                 offset, piece = change
                 data.extend(bytes(max(offset - len(data), 0)))
                 data[offset : offset + len(piece)] = piece
-        return bytes(data)
+        return Content(bytes(data))
 
 
 @dataclass(eq=False)
 class Directory:
     """Entries by name: `durable` are safe, each with the number of the effect that set it;
-    `current` is what a running process sees."""
+    `current` is what a running process sees. unfinished: see `UNFINISHED`."""
 
+    unfinished: bool = False
     durable: dict[str, tuple[int, Any]] = field(default_factory=dict)
     current: dict[str, Any] = field(default_factory=dict)
+
+
+Change = tuple[Directory, str, Any]
 
 
 @dataclass(eq=False)
@@ -50,50 +90,22 @@ class Effect:
     """A change of entries, all of it or none; safe when one of its directories is synced."""
 
     number: int
-    changes: list[tuple[Directory, str, Any]]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One line of the record, with its bytes."""
-
-    what: str
-    first: str = ""
-    second: str = ""
-    inode: int = 0
-    offset: int = 0
-    data: bytes = b""
-
-
-def read_record(path: Path) -> list[Operation]:
-    """Parse what the shim wrote."""
-    operations = []
-    with path.open("rb") as file:
-        while line := file.readline():
-            what, *fields = line.decode().rstrip("\n").split("\t")
-            data = file.read(int(fields[-1]))
-            if what == "note":
-                operations.append(Operation(what, data=data))
-            else:
-                first, second, inode, offset, _ = fields
-                operations.append(Operation(what, first, second, int(inode), int(offset), data))
-    return operations
+    changes: list[Change]
 
 
 class World:
     """The disk while a record is played."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, inode: int) -> None:
         self.root = Directory()
         self.effects: list[Effect] = []
         self.files: list[File] = []
         self._base = root
         self._count = 0
-        self._nodes: dict[int, File | Directory] = {}
+        self._nodes: dict[int, File | Directory] = {inode: self.root}
 
-    def play(self, operation: Operation, root_inode: int) -> None:
+    def play(self, operation: Operation) -> None:
         """Do one operation."""
-        self._nodes.setdefault(root_inode, self.root)
         getattr(self, f"_{operation.what}")(operation)
 
     def _locate(self, path: str) -> tuple[Directory, str]:
@@ -103,15 +115,25 @@ class World:
             here = here.current[folder]
         return here, name
 
+    def _file(self, operation: Operation) -> File:
+        node = self._nodes[operation.inode]
+        assert isinstance(node, File)
+        return node
+
     def _enter(self, operation: Operation, node: File | Directory) -> None:
         self._nodes[operation.inode] = node
         directory, name = self._locate(operation.first)
+        if isinstance(node, Directory):
+            node.unfinished = name in UNFINISHED
         directory.current[name] = node
         self._changed([(directory, name, node)])
 
-    def _changed(self, changes: list[tuple[Directory, str, Any]]) -> None:
+    def _changed(self, changes: list[Change]) -> None:
         self._count += 1
-        self.effects.append(Effect(self._count, changes))
+        _make_safe([change for change in changes if change[0].unfinished], self._count)
+        doubtful = [change for change in changes if not change[0].unfinished]
+        if doubtful:
+            self.effects.append(Effect(self._count, doubtful))
 
     def _create(self, operation: Operation) -> None:
         node = File()
@@ -122,14 +144,10 @@ class World:
         self._enter(operation, Directory())
 
     def _write(self, operation: Operation) -> None:
-        node = self._nodes[operation.inode]
-        assert isinstance(node, File)
-        node.pending.append((operation.offset, operation.data))
+        self._file(operation).change((operation.offset, operation.data))
 
     def _truncate(self, operation: Operation) -> None:
-        node = self._nodes[operation.inode]
-        assert isinstance(node, File)
-        node.pending.append(operation.offset)
+        self._file(operation).change(operation.offset)
 
     def _rename(self, operation: Operation) -> None:
         source, old = self._locate(operation.first)
@@ -138,80 +156,100 @@ class World:
         target.current[new] = node
         self._changed([(source, old, None), (target, new, node)])
 
+    def _link(self, operation: Operation) -> None:
+        source, old = self._locate(operation.first)
+        target, new = self._locate(operation.second)
+        target.current[new] = source.current[old]
+        self._changed([(target, new, source.current[old])])
+
     def _unlink(self, operation: Operation) -> None:
         directory, name = self._locate(operation.first)
-        directory.current.pop(name)
+        node = directory.current.pop(name)
         self._changed([(directory, name, None)])
+        if directory.unfinished:
+            gone = {id(node)}
+            self.effects = [e for e in self.effects if {id(d) for d, _, _ in e.changes} != gone]
 
     def _sync(self, operation: Operation) -> None:
         node = self._nodes[operation.inode]
         if isinstance(node, File):
-            node.durable, node.pending = node.content(node.pending), []
+            node.sync()
             return
         safe = [e for e in self.effects if any(d is node for d, _, _ in e.changes)]
         self.effects = [effect for effect in self.effects if effect not in safe]
         for effect in safe:
-            for directory, name, entry in effect.changes:
-                _set(directory.durable, name, entry, effect.number)
+            _make_safe(effect.changes, effect.number)
 
-    def states(self, chance: random.Random, count: int) -> Iterator[dict[str, bytes]]:
-        """What may be there now: path -> bytes. All of what is not safe, nothing of it, each
-        part alone, all but each part, and `count` random choices."""
-        effects, files = self.effects, self._unsafe_files()
-        parts = [id(part) for part in [*effects, *files]]
+    def everything(self) -> State:
+        """What is there if nothing is lost: a machine that stops between two operations."""
+        return self._state({}, {id(effect) for effect in self.effects})
+
+    def states(self, chance: random.Random, count: int) -> Iterator[State]:
+        """What may be there now. All of what is not safe, nothing of it, each part alone, all but
+        each part, and `count` random choices."""
+        reachable = self._reachable()
+        files = [file for file in self.files if file.pending and id(file) in reachable]
+        parts, beside = [id(file) for file in files], set()
+        for effect in self.effects:
+            if any(id(directory) in reachable for directory, _, _ in effect.changes):
+                parts.append(id(effect))
+            else:
+                beside.add(id(effect))
         everything = set(parts)
         choices = [everything, set()]
         choices += [everything - {part} for part in parts]
         choices += [{part} for part in parts]
         for kept in choices:
-            yield self._state(effects, {f: f.pending if id(f) in kept else [] for f in files}, kept)
+            data = {file: file.whole if id(file) in kept else file.safe for file in files}
+            yield self._state(data, kept | beside)
         for _ in range(count):
             share = chance.choice((0.1, 0.5, 0.9))
             kept = {part for part in parts if chance.random() < share}
-            yield self._state(effects, {f: _torn(f, chance) for f in files}, kept)
+            data = {file: file.with_some(_torn(file, chance)) for file in files}
+            yield self._state(data, kept | beside)
 
-    def _unsafe_files(self) -> list[File]:
-        reachable = set(map(id, _files_below(self.root)))
+    def _reachable(self) -> set[int]:
+        """The files and directories that can be found from the root, whatever is lost."""
+        entered: dict[int, list[Any]] = {}
         for effect in self.effects:
-            for _, _, node in effect.changes:
-                if isinstance(node, File):
-                    reachable.add(id(node))
-                elif isinstance(node, Directory):
-                    reachable |= set(map(id, _files_below(node)))
-        return [file for file in self.files if file.pending and id(file) in reachable]
+            for directory, _, node in effect.changes:
+                entered.setdefault(id(directory), []).append(node)
+        found, waiting = {id(self.root)}, [self.root]
+        while waiting:
+            here = waiting.pop()
+            nodes = [node for _, node in here.durable.values()] + entered.get(id(here), [])
+            for node in nodes:
+                if node is not None and id(node) not in found:
+                    found.add(id(node))
+                    if isinstance(node, Directory) and not node.unfinished:
+                        waiting.append(node)
+        return found
 
-    def _state(
-        self, effects: list[Effect], data: dict[File, list[Any]], kept: set[int]
-    ) -> dict[str, bytes]:
+    def _state(self, data: dict[File, Content], kept: set[int]) -> State:
         entries: dict[int, dict[str, tuple[int, Any]]] = {}
-        for effect in effects:
+        for effect in self.effects:
             if id(effect) in kept:
                 for directory, name, node in effect.changes:
                     mine = entries.setdefault(id(directory), dict(directory.durable))
                     _set(mine, name, node, effect.number)
-        found: dict[str, bytes] = {}
+        found: State = {}
 
         def walk(directory: Directory, path: str) -> None:
-            found[path + "/"] = b""
             for name, (_, node) in entries.get(id(directory), directory.durable).items():
-                if node is None:
-                    continue
                 if isinstance(node, Directory):
-                    walk(node, f"{path}/{name}")
-                elif not name.endswith("-shm"):
+                    found[f"{path}{name}/"] = None
+                    walk(node, f"{path}{name}/")
+                elif node is not None and not name.endswith("-shm"):
                     # SQLite makes its shared memory anew when nobody has it open.
-                    found[f"{path}/{name}"] = node.content(data.get(node, node.pending))
+                    found[path + name] = data.get(node, node.whole)
 
         walk(self.root, "")
         return found
 
 
-def _files_below(directory: Directory) -> Iterator[File]:
-    for _, node in directory.durable.values():
-        if isinstance(node, Directory):
-            yield from _files_below(node)
-        elif node is not None:
-            yield node
+def _make_safe(changes: Sequence[Change], number: int) -> None:
+    for directory, name, node in changes:
+        _set(directory.durable, name, node, number)
 
 
 def _set(entries: dict[str, tuple[int, Any]], name: str, node: Any, number: int) -> None:
@@ -220,7 +258,7 @@ def _set(entries: dict[str, tuple[int, Any]], name: str, node: Any, number: int)
         entries[name] = (number, node)
 
 
-def _torn(file: File, chance: random.Random) -> list[Any]:
+def _torn(file: File, chance: random.Random) -> list[Written]:
     """A part of what was written: none, all, up to a sector of one of the writes, or only the
     new length."""
     how = chance.choice(("none", "all", "torn", "length", "some"))
@@ -237,56 +275,3 @@ def _torn(file: File, chance: random.Random) -> list[Any]:
     if not isinstance(last, int):
         last = (last[0], last[1][: chance.randrange(len(last[1]) + 1) // SECTOR * SECTOR])
     return [*file.pending[:upto], last]
-
-
-def fingerprint(state: dict[str, bytes]) -> bytes:
-    """Equal for states that differ in nothing but unfinished work."""
-    digest = hashlib.sha256()
-    for path, data in sorted(state.items()):
-        if "/ingest/" not in path:
-            digest.update(path.encode() + b"\0" + hashlib.sha256(data).digest())
-    return digest.digest()
-
-
-def write_state(state: dict[str, bytes], folder: Path) -> None:
-    """Put a state on a real disk."""
-    for path, data in state.items():
-        target = folder / path.lstrip("/")
-        if path.endswith("/"):
-            target.mkdir(parents=True, exist_ok=True)
-        else:
-            target.write_bytes(data)
-
-
-def crashes(
-    operations: list[Operation], root: Path, root_inode: int, chance: random.Random, count: int
-) -> Iterator[tuple[dict[str, bytes], Any, Any]]:
-    """Every state of every prefix, once each, with what was last acknowledged before it and what
-    would have been next. Prefixes that end within a run of writes to one file are left out: the
-    torn states of the whole run cover them. So are those before the first call left out."""
-    world, seen = World(str(root)), set()
-    notes = [json.loads(o.data) if o.what == "note" else None for o in operations]
-    known = [note for note in notes if note and note[0] != "left out"]
-    waiting = ["left out", None] in notes
-    acknowledged = 0
-    for position, (operation, note) in enumerate(zip(operations, notes, strict=True)):
-        if note is None:
-            world.play(operation, root_inode)
-        elif note[0] == "left out":
-            waiting = False
-        else:
-            acknowledged += 1
-        following = operations[position + 1] if position + 1 < len(operations) else None
-        if waiting or (following and _one_file_goes_on(operation, following)):
-            continue
-        before = known[max(acknowledged - 1, 0)]
-        after = known[min(acknowledged, len(known) - 1)]
-        for state in world.states(chance, count):
-            key = (acknowledged, fingerprint(state))
-            if key not in seen:
-                seen.add(key)
-                yield state, before, after
-
-
-def _one_file_goes_on(operation: Operation, following: Operation) -> bool:
-    return operation.what == following.what == "write" and operation.inode == following.inode

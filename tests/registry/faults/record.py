@@ -1,9 +1,9 @@
 """Does random work under the shim and writes every change of the disk down.
 
-Run by `shim.run` as `record.py JOBS`: a JSON file with a list of jobs, each `home` (an empty
-folder), `out` (the record), `payloads`, `seed`, `kinds` (what to do, or null for `steps` random
-things), and `without`: the place of a call of `disk.sync` that is left out, as
-`[file name, line]`, or null.
+Run by `shim.run` as `record.py JOBS`: a JSON file with a list of jobs, each `folder` (an empty
+one), `out` (the record), `payloads`, `seed`, `kinds` (what to do, or null for `steps` random
+things), and `without`: the place of a call that syncs and is left out, as `[file name, line]`, or
+null.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import json
 import os
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from crashes import LEFT_OUT
+from exchanging import ExchangingWorkload
 from shim import Shim
-from workload import Workload, manifest, snapshot
 
 from adapterhub_registry import disk
-from adapterhub_registry.store import LocalRegistry
+from adapterhub_remotes import local_files
 
 
 def main() -> None:
@@ -31,44 +34,51 @@ def main() -> None:
             try:
                 record(job)
                 os._exit(0)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         assert os.waitpid(child, 0)[1] == 0, job
 
 
 def warm_up(payloads: Path) -> None:
-    """Import everything that a commit imports."""
+    """Import everything that the work imports."""
     with tempfile.TemporaryDirectory() as folder:
-        LocalRegistry(Path(folder)).commit(manifest("sql"), next(payloads.iterdir()))
+        work = ExchangingWorkload(Path(folder), payloads, 0)
+        for kind in ("commit", "push", "pull"):
+            work.run(kind)
 
 
 def record(job: dict[str, Any]) -> None:
-    shim, home = Shim(), Path(job["home"]) / "home"
+    shim, folder = Shim(), Path(job["folder"])
     if job["without"]:
         leave_out(shim, *job["without"])
-    shim.watch(Path(job["home"]))
+    shim.watch(folder)
     shim.record(Path(job["out"]))
-    registry = LocalRegistry(home)
-    work = Workload(registry, Path(job["payloads"]), job["seed"])
-    shim.note(json.dumps(["open", snapshot(registry)]))
+    work = ExchangingWorkload(folder, Path(job["payloads"]), job["seed"])
+    shim.note(json.dumps(["open", work.snapshot()]))
     for kind in job["kinds"] or [None] * job["steps"]:
         done = work.run(kind) if kind else work.step()
-        shim.note(json.dumps([done, snapshot(registry)]))
+        shim.note(json.dumps([done, work.snapshot()]))
     shim.record(None)
 
 
 def leave_out(shim: Shim, file_name: str, line: int) -> None:
-    """Let one call of `disk.sync` do nothing."""
-    sync = disk.sync
+    """Let one call of a function that syncs do nothing."""
 
-    def run(path: Path) -> None:
-        caller = sys._getframe(1)
-        if (Path(caller.f_code.co_filename).name, caller.f_lineno) == (file_name, line):
-            shim.note(json.dumps(["left out", None]))
-        else:
-            sync(path)
+    def without(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        def run(what: Any) -> None:
+            caller = sys._getframe(1)
+            if (Path(caller.f_code.co_filename).name, caller.f_lineno) == (file_name, line):
+                shim.note(json.dumps([LEFT_OUT, None]))
+            else:
+                function(what)
 
-    disk.sync = run
+        return run
+
+    disk.sync = without(disk.sync)
+    local_files._sync = without(local_files._sync)
+    os.fsync = without(os.fsync)
 
 
 if __name__ == "__main__":

@@ -1,135 +1,134 @@
 """A power loss at any moment: every prefix of the recorded changes of the disk, with what no
 fsync had made safe dropped, whole or in part. TEST_POWER_SCRIPTS scripts of up to
-TEST_POWER_STEPS operations; every call of `disk.sync` is needed by one of them."""
+TEST_POWER_STEPS operations; TEST_POWER_STRIDE: every how many-th state is examined. Every call that
+syncs is needed by one of them."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
+import multiprocessing
 import os
-import random
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import power
 import pytest
 import shim as shims
-from workload import EVERYTHING, manifest, snapshot, wrong
+from crashes import has_gap, without_syncs
+from examine import examine
+from exchanging import EXCHANGE
+from operations import Operation, read_record
+from workload import EVERYTHING
 
 import adapterhub_registry
-from adapterhub_registry.store import LocalRegistry
+from adapterhub_remotes import local_files
 
-SCRIPTS = int(os.environ.get("TEST_POWER_SCRIPTS", "1"))
-STEPS = int(os.environ.get("TEST_POWER_STEPS", "12"))
-CHOICES = int(os.environ.get("TEST_POWER_CHOICES", "2"))
+SCRIPTS = int(os.environ.get("TEST_POWER_SCRIPTS", "0"))
+STEPS = int(os.environ.get("TEST_POWER_STEPS", "20"))
+STRIDE = int(os.environ.get("TEST_POWER_STRIDE", "4"))
 RECORD = Path(__file__).with_name("record.py")
-SOURCE = Path(adapterhub_registry.__file__).parent
+SOURCES = (*Path(adapterhub_registry.__file__).parent.rglob("*.py"), Path(local_files.__file__))
+SYNCS = ("disk.sync", "sync", "_sync", "os.fsync")
+# Of up to 20 operations each, with every kind at least once.
+FIXED = (EVERYTHING, EXCHANGE)
 
-Recorder = Callable[..., list[tuple[list[power.Operation], Path]]]
+Record = Callable[[list[dict[str, Any]]], list[Path]]
 
 
 @pytest.fixture
-def record(shim: Path, payloads: Path, tmp_path: Path) -> Recorder:
-    """Record jobs; each gives its operations and the folder that they were done in."""
+def record(shim: Path, payloads: Path, scratch: Path) -> Record:
+    """Record jobs; each gives the folder that it was done in, with the record beside it."""
+    shutil.copytree(payloads, scratch / "payloads")
 
-    def run(jobs: list[dict[str, Any]]) -> list[tuple[list[power.Operation], Path]]:
-        folders = [tmp_path / f"job-{number}" for number in range(len(jobs))]
+    def run(jobs: list[dict[str, Any]]) -> list[Path]:
+        folders = [scratch / f"job-{number}" for number in range(len(jobs))]
         for folder in folders:
             folder.mkdir()
         described = [
             {
-                "home": str(folder), "out": f"{folder}.record", "payloads": str(payloads),
-                "without": None, "kinds": None, **job,
+                "folder": str(folder), "out": f"{folder}.record", "payloads": f"{scratch}/payloads",
+                "seed": 0, "without": None, "kinds": None, "steps": STEPS, **job,
             }
             for job, folder in zip(jobs, folders, strict=True)
         ]  # fmt: skip
-        list_of_jobs = tmp_path / "jobs.json"
+        list_of_jobs = scratch / "jobs.json"
         list_of_jobs.write_text(json.dumps(described))
         shims.run(shim, RECORD, [list_of_jobs], seconds=600)
-        return [(power.read_record(Path(f"{folder}.record")), folder) for folder in folders]
+        return folders
 
     return run
 
 
-def problems(
-    operations: list[power.Operation], folder: Path, scratch: Path, seed: int
-) -> Iterator[str]:
-    """What is wrong after each crash; an empty text for what is right."""
-    chance = random.Random(seed)
-    inode = folder.stat().st_ino
-    crashes = power.crashes(operations, folder, inode, chance, CHOICES)
-    for number, (state, before, after) in enumerate(crashes):
-        shutil.rmtree(scratch, ignore_errors=True)
-        power.write_state(state, scratch)
-        payload = next((folder.parent / "payloads").iterdir())
-        yield problem(scratch / "home", before, after, payload if number % 10 == 0 else None)
+@pytest.fixture
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """As many processes as there are processors."""
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=fork) as pool:
+        yield pool
 
 
-def problem(home: Path, before: Any, after: Any, payload: Path | None) -> str:
-    registry = LocalRegistry(home)
-    try:
-        found = json.loads(json.dumps(snapshot(registry)))
-        findings = wrong(registry)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    expected = [note[1] for note in (before, after)]
-    if after[0] == "rebuild":
-        # Its journal was damaged before.
-        findings = [f for f in findings if f.subject != "names.jsonl"]
-        payload = None
-    if found not in expected:
-        return f"{after[0]}: {found} is neither of {expected}"
-    if findings:
-        return f"{after[0]}: {findings}"
-    return usable(registry, home, payload) if payload else ""
+def examined(folder: Path, stride: int) -> tuple[int, str]:
+    """How many states of a record were examined until one was wrong, and what was wrong."""
+    operations, states = operations_of(folder), 0
+    for problem in examine(operations, folder, stride=stride):
+        states += 1
+        if problem:
+            return states, problem
+    return states, ""
 
 
-def usable(registry: LocalRegistry, home: Path, payload: Path) -> str:
-    """The next commit works, and so does a rebuild from the journal alone."""
-    version = registry.tag(registry.commit(manifest("sql"), payload).reference, "prod")
-    registry.collect(grace_seconds=0, retention_seconds=0)
-    findings = wrong(registry)
-    if findings:
-        return f"after the next commit: {findings}"
-    now = snapshot(registry)
-    registry.database.path.unlink()
-    if snapshot(LocalRegistry(home)) != now or version.reference not in str(now):
-        return "rebuilt from the journal, the registry says something else"
-    return ""
+def is_noticed(folders: tuple[Path, ...]) -> bool:
+    """Whether some state is wrong of a record with a gap."""
+    records = [(operations_of(folder), folder) for folder in folders]
+    return any(
+        any(examine(operations, folder)) for operations, folder in records if has_gap(operations)
+    )
+
+
+def operations_of(folder: Path) -> list[Operation]:
+    return read_record(Path(f"{folder}.record"))
 
 
 def sync_sites() -> list[tuple[str, int]]:
-    """Every call of `disk.sync` in the registry."""
+    """Every call that syncs in the registry, and in remotes that are directories."""
     found = []
-    for file in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("disk.sync", "sync"):
-                found.append((file.name, node.lineno))
-    return found
+    for file in sorted(SOURCES):
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.FunctionDef) and function.name not in SYNCS:
+                calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+                found += [(file.name, c.lineno) for c in calls if ast.unparse(c.func) in SYNCS]
+    return sorted(set(found))
 
 
-def test_nothing_acknowledged_is_lost(record: Recorder, scratch: Path) -> None:
-    jobs: list[dict[str, Any]] = [{"seed": 0, "kinds": EVERYTHING}]
-    jobs += [{"seed": seed, "steps": STEPS} for seed in range(1, SCRIPTS)]
+def test_nothing_acknowledged_is_lost(record: Record, workers: ProcessPoolExecutor) -> None:
+    jobs: list[dict[str, Any]] = [{"kinds": kinds} for kinds in FIXED]
+    jobs += [{"seed": seed} for seed in range(1, SCRIPTS + 1)]
+    work = functools.partial(examined, stride=STRIDE)
     states = 0
-    for seed, (operations, folder) in enumerate(record(jobs)):
-        for text in problems(operations, folder, scratch / "state", seed):
-            states += 1
-            assert not text, f"script {seed}, state {states}: {text}"
-    operations_done = len(EVERYTHING) + STEPS * (SCRIPTS - 1)
-    print(f"\nfigure: {states} states after {operations_done} operations in {SCRIPTS} scripts")
-    assert states > 5 * STEPS * SCRIPTS
+    for number, (count, problem) in enumerate(workers.map(work, record(jobs))):
+        assert not problem, f"script {number}, state {count}: {problem}"
+        states += count
+    operations = sum(map(len, FIXED)) + STEPS * SCRIPTS
+    print(f"\nfigure: {states} states of {operations} operations in {len(jobs)} scripts")
+    assert states > 20 * operations / STRIDE
 
 
-def test_every_fsync_is_needed(record: Recorder, scratch: Path) -> None:
+def test_every_fsync_is_needed(record: Record, workers: ProcessPoolExecutor) -> None:
     sites = sync_sites()
-    jobs = [{"seed": 0, "kinds": EVERYTHING, "without": site} for site in sites]
-    unneeded = []
-    for site, (operations, folder) in zip(sites, record(jobs), strict=True):
-        if not any(problems(operations, folder, scratch / "state", 0)):
-            unneeded.append(site)
-    print(f"\nfigure: {len(sites) - len(unneeded)} of {len(sites)} fsyncs left out are noticed")
-    assert not unneeded, "nothing is lost without these"
+    folders = iter(record([{"kinds": k, "without": site} for site in sites for k in FIXED]))
+    pairs = zip(folders, folders, strict=True)
+    noticed = dict(zip(sites, workers.map(is_noticed, pairs), strict=True))
+    print(f"\nfigure: {sum(noticed.values())} of {len(sites)} fsyncs left out are noticed")
+    assert all(noticed.values()), [site for site in sites if not noticed[site]]
     assert len(sites) > 5
+
+
+@pytest.mark.parametrize("ending", ["registry.sqlite3", "registry.sqlite3-wal", "names.jsonl"])
+def test_a_file_that_is_never_synced_is_noticed(record: Record, ending: str) -> None:
+    [folder] = record([{"kinds": EVERYTHING}])
+    operations = without_syncs(operations_of(folder), ending)
+    assert any(examine(operations, folder))

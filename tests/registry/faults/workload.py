@@ -10,7 +10,7 @@ from typing import Any
 
 from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Manifest
-from adapterhub.protocols import Finding
+from adapterhub.protocols import Finding, LogEntry
 from adapterhub_registry.store import LocalRegistry
 
 NAMES = ("sql", "team/french", "other")
@@ -19,9 +19,13 @@ ALIASES = ("prod", "beta")
 # Each kind of change once, in an order in which each has something to do.
 EVERYTHING = (
     "base", "commit", "commit", "tag", "commit", "attest", "view", "heal", "remove",
-    "restore", "remove", "gc", "rollback", "rebuild", "untag", "commit", "remove name",
-    "remove base",
+    "restore", "remove", "gc", "rollback", "lease", "reopen", "rebuild", "untag", "commit",
+    "remove name", "remove base",
 )  # fmt: skip
+HOLDER = "workload"
+
+# Name -> how often it is done, and what it is.
+Steps = dict[str, tuple[int, Callable[[], object]]]
 
 
 def manifest(name: str) -> Manifest:
@@ -41,20 +45,19 @@ def base(name: str) -> BaseRecord:
 
 def snapshot(registry: LocalRegistry) -> dict[str, Any]:
     """All that a registry acknowledges, as values that JSON keeps."""
-    known = [name for name in NAMES if _is_known(registry, name)]
     return {
         "versions": [[v.name, v.number, v.digest, sorted(v.aliases)] for v in registry.versions()],
         "log": {
-            name: [
-                [e.time, e.actor, e.action, e.version, e.alias, e.previous]
-                for e in registry.log(name)
-            ]
-            for name in known
+            name: [[e.time, e.actor, e.action, e.version, e.alias, e.previous] for e in entries]
+            for name in NAMES
+            if (entries := _log(registry, name))
         },
         "bases": [record.name for record in registry.bases()],
         "attested": {
             v.reference: [dict(a) for a in registry.attestations(v)] for v in registry.versions()
         },
+        # A push takes one too, which it gives back.
+        "leased": [lease.version for lease in registry.leases() if lease.holder == HOLDER],
     }
 
 
@@ -63,12 +66,12 @@ def wrong(registry: LocalRegistry) -> list[Finding]:
     return [f for f in registry.check() if not f.subject.startswith("base ")]
 
 
-def _is_known(registry: LocalRegistry, name: str) -> bool:
+def _log(registry: LocalRegistry, name: str) -> list[LogEntry]:
     try:
-        registry.log(name)
+        return registry.log(name)
     except AdzError:
-        return False
-    return True
+        # It was never there.
+        return []
 
 
 class Workload:
@@ -99,7 +102,7 @@ class Workload:
                 raise
         return name
 
-    def _steps(self) -> dict[str, tuple[int, Callable[[], object]]]:
+    def _steps(self) -> Steps:
         registry, pick = self.registry, self._random.choice
         return {
             "commit": (5, lambda: registry.commit(manifest(pick(NAMES)), pick(self._payloads))),
@@ -116,6 +119,8 @@ class Workload:
             "view": (2, lambda: registry.path(registry.resolve(self._version()))),
             "rebuild": (1, self._rebuild),
             "heal": (1, self._heal),
+            "lease": (1, self._lease),
+            "reopen": (1, self._reopen),
         }
 
     def _version(self) -> str:
@@ -139,6 +144,16 @@ class Workload:
         manifest = self.registry.resolve(self._version()).manifest
         record = manifest.files["adapter_model.safetensors"]
         self.registry.heal(record, self.registry.blobs.path(record.sha256))
+
+    def _lease(self) -> None:
+        self.registry.lease([self.registry.resolve(self._version())], HOLDER, 1e6)
+
+    def _reopen(self) -> None:
+        """As every command ends: what SQLite's log holds goes into the database."""
+        with self.registry.database.reading() as connection:
+            pass
+        connection.close()
+        self.registry = LocalRegistry(self.registry.home)
 
     def _attest(self) -> None:
         version = self.registry.resolve(self._version())
