@@ -51,7 +51,7 @@ ROWS = (
         "power",
         "power loss: unsynced writes and renames dropped; each fsync left out",
         (f"{FAULTS}/test_power_loss.py",),
-        {"TEST_POWER_SCRIPTS": "18", "TEST_POWER_STEPS": "20", "TEST_POWER_STRIDE": "1"},
+        {"TEST_POWER_SCRIPTS": "20", "TEST_POWER_STRIDE": "1"},
     ),
     Row(
         "disk",

@@ -164,6 +164,8 @@ def _set_aside(storage: Storage) -> None:
     path = storage.database.path
     if path.exists():
         disk.rename(path, path.with_name(f"{DATABASE}.damaged"))
+        # Without its log, this database would be an older one.
+        disk.sync(path.parent)
     for suffix in ("-wal", "-shm"):
         with suppress(FileNotFoundError):
             disk.remove(path.with_name(path.name + suffix))

@@ -21,7 +21,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import shim as module
 
     if not shutil.which("cc"):
-        reason = "faults below the C library need a C compiler: install gcc"
+        reason = "faults below the C library need a C compiler: run scripts/setup_peers.sh"
         assert not os.environ.get("CI"), reason
         pytest.skip(reason)
     return module.build(tmp_path_factory.mktemp("shim"))

@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from quiet import Quiet
 from workload import Steps, Workload, snapshot
 
 from adapterhub.exchange.pull import pull
 from adapterhub.exchange.push import push
 from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import Manifest, sha256_of
+from adapterhub.merge.silent import Silent
 from adapterhub_registry.store import LocalRegistry
 
 # Each kind of exchange once, in an order in which each has something to do.
@@ -31,6 +31,10 @@ class ExchangingWorkload(Workload):
         self.mirror = LocalRegistry(folder / "mirror")
         self.share = folder / "share"
 
+    def registries(self) -> list[LocalRegistry]:
+        """Both."""
+        return [self.registry, self.mirror]
+
     def snapshot(self) -> dict[str, Any]:
         """All that the three acknowledge."""
         return {
@@ -39,22 +43,24 @@ class ExchangingWorkload(Workload):
             "share": shared(self.share),
         }
 
+    def push(self, reference: str) -> None:
+        """From the registry to the directory."""
+        os.environ["ADZ_HOME"] = str(self.registry.home)
+        list(push(self.registry, open_remote(str(self.share)), [reference], Silent()))
+
+    def pull(self, registry: LocalRegistry, reference: str) -> None:
+        """From the directory to one of the registries."""
+        os.environ["ADZ_HOME"] = str(registry.home)
+        list(pull(registry, open_remote(str(self.share)), [reference], Silent()))
+
     def _steps(self) -> Steps:
         return super()._steps() | {
-            "push": (3, lambda: self._push(self._version())),
+            "push": (3, lambda: self.push(self._unpublished())),
             "push alias": (1, self._push_alias),
-            "pull": (3, lambda: self._pull(self.mirror, self._published())),
+            "pull": (3, lambda: self.pull(self.mirror, self._published(self.mirror))),
             "pull alias": (1, self._pull_alias),
-            "pull back": (1, lambda: self._pull(self.registry, self._published())),
+            "pull back": (1, lambda: self.pull(self.registry, self._published(self.registry))),
         }
-
-    def _push(self, reference: str) -> None:
-        os.environ["ADZ_HOME"] = str(self.registry.home)
-        list(push(self.registry, open_remote(str(self.share)), [reference], Quiet()))
-
-    def _pull(self, registry: LocalRegistry, reference: str) -> None:
-        os.environ["ADZ_HOME"] = str(registry.home)
-        list(pull(registry, open_remote(str(self.share)), [reference], Quiet()))
 
     def _push_alias(self) -> None:
         """Of a version that is there already, so that it is one change."""
@@ -65,8 +71,7 @@ class ExchangingWorkload(Workload):
             for alias in version.aliases
             if str(version.number) in there.get(version.name, {})
         ]
-        if found:
-            self._push(self._random.choice(found))
+        self.push(self._random.choice(found or ["sql@none"]))
 
     def _pull_alias(self) -> None:
         """Of a version that is here already, so that it is one change."""
@@ -77,13 +82,28 @@ class ExchangingWorkload(Workload):
             for tag, digest in tags.items()
             if digest in here and not tag.isdigit()
         ]
-        if found:
-            self._pull(self.mirror, self._random.choice(found))
+        self.pull(self.mirror, self._random.choice(found or ["sql@none"]))
 
-    def _published(self) -> str:
-        there = [f"{n}@{tag}" for n, tags in shared(self.share).items() for tag in tags]
-        numbers = [reference for reference in there if reference.rpartition("@")[2].isdigit()]
-        return self._random.choice(numbers) if numbers else "sql@1"
+    def _unpublished(self) -> str:
+        there = shared(self.share)
+        found = [
+            version.reference
+            for version in self.registry.versions()
+            if str(version.number) not in there.get(version.name, {})
+        ]
+        return self._random.choice(found or [self._version()])
+
+    def _published(self, registry: LocalRegistry) -> str:
+        """What is in the directory, by its number; rather what `registry` lacks."""
+        here = {version.digest for version in registry.versions()}
+        there = {
+            f"{name}@{tag}": digest
+            for name, tags in shared(self.share).items()
+            for tag, digest in tags.items()
+            if tag.isdigit()
+        }
+        missing = [reference for reference, digest in there.items() if digest not in here]
+        return self._random.choice(missing or list(there) or ["sql@1"])
 
 
 def shared(folder: Path) -> dict[str, dict[str, str]]:

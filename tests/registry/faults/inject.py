@@ -1,10 +1,10 @@
 """Lets every call of the C library fail in turn, below each kind of change, in forked children.
 
-Run by `shim.run` as `inject.py TEMPLATE PAYLOADS SCRATCH FAULT STRIDE KIND...`. TEMPLATE is a
-home with a registry, which every child gets a copy of. A FAULT is `ENOSPC`, `EIO`, `EINTR`,
-`SHORT`, or one with a `+`: from then on every call fails. STRIDE: every how many-th call. Prints
-a line of JSON for each kind: how many sites there are, how many were tried and how many of these
-made the change fail.
+Run by `shim.run` as `inject.py TEMPLATE PAYLOADS SCRATCH FAULT STRIDE KIND...`. TEMPLATE is the
+folder of an `ExchangingWorkload`, which every child gets a copy of. A FAULT is `ENOSPC`, `EIO`,
+`EINTR`, `SHORT`, or one with a `+`: from then on every call fails. STRIDE: every how many-th call.
+Prints a line of JSON for each kind: how many sites there are, how many were tried and how many of
+these made the change fail.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exchanging import ExchangingWorkload
 from shim import SHORT_WRITE, Shim
-from workload import Workload, snapshot, wrong
+from workload import Workload, wrong
 
 from adapterhub.errors import AdzError
+from adapterhub.protocols import Finding
 from adapterhub_registry.store import LocalRegistry
 
 # A failure of one of these may come after its change was made.
-IN_STEPS = ("gc",)
+IN_STEPS = ("gc", "push", "push alias", "pull", "pull back")
 # These change nothing that a registry acknowledges.
-INVISIBLE = ("rebuild", "view", "heal")
+INVISIBLE = ("rebuild", "view", "heal", "reopen")
 
 
 def main() -> None:
@@ -54,10 +56,12 @@ def main() -> None:
 
 def warm_up(template: Path, payloads: Path, scratch: Path) -> None:
     """Import everything that the changes import."""
-    home = scratch / "warm"
-    shutil.copytree(template, home)
-    Workload(LocalRegistry(home), payloads, 0).run("commit")
-    shutil.rmtree(home)
+    folder = scratch / "warm"
+    shutil.copytree(template, folder)
+    work = ExchangingWorkload(folder, payloads, 0)
+    for kind in ("commit", "push", "pull"):
+        work.run(kind)
+    shutil.rmtree(folder)
     # The children collect garbage: not all that was imported, each time.
     gc.collect()
     gc.freeze()
@@ -74,29 +78,35 @@ class Trial:
     fault: str
     seed: int = 0
 
+    def open(self, folder: Path) -> Workload:
+        """The registry, and where something is exchanged also with whom."""
+        if self.kind.startswith(("push", "pull")):
+            return ExchangingWorkload(folder, self.payloads, self.seed)
+        return Workload(LocalRegistry(folder / "home"), self.payloads, self.seed)
+
     def choose_seed(self) -> None:
         """A seed with which the change changes something, where that can be seen."""
-        home = self.scratch / "seed"
-        for self.seed in range(50):
-            shutil.copytree(self.template, home)
-            registry = LocalRegistry(home)
-            before = snapshot(registry), sorted(p.name for p in registry.blobs.directory.iterdir())
-            Workload(registry, self.payloads, self.seed).run(self.kind)
-            after = snapshot(registry), sorted(p.name for p in registry.blobs.directory.iterdir())
-            shutil.rmtree(home)
+        folder = self.scratch / "seed"
+        for self.seed in range(200):
+            shutil.copytree(self.template, folder)
+            work = self.open(folder)
+            before = work.snapshot(), files(folder)
+            work.run(self.kind)
+            after = work.snapshot(), files(folder)
+            shutil.rmtree(folder)
             if before != after or self.kind in INVISIBLE:
                 return
         raise AssertionError(f"{self.kind} does nothing")
 
     def run(self, at: int) -> dict[str, Any]:
         """Try one site in a child; then look at what it left with fresh eyes."""
-        home = self.scratch / "home"
-        shutil.copytree(self.template, home)
+        folder = self.scratch / "tried"
+        shutil.copytree(self.template, folder)
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                answer = self.attempt(home, at)
+                answer = self.attempt(folder, at)
             except BaseException:
                 answer = {"problem": traceback.format_exc()}
             os.write(writer, json.dumps({"at": at, **answer}).encode())
@@ -106,28 +116,28 @@ class Trial:
             answer = json.loads(pipe.read())
         os.waitpid(child, 0)
         if not answer["problem"]:
-            registry = LocalRegistry(home)
-            if json.loads(json.dumps(snapshot(registry))) != answer["last"]:
+            work = self.open(folder)
+            if json.loads(json.dumps(work.snapshot())) != answer["last"]:
                 answer["problem"] = "another process sees something else"
-            elif found := wrong(registry):
+            elif found := all_wrong(work):
                 answer["problem"] = f"another process finds {found}"
         answer.pop("last", None)
-        shutil.rmtree(home)
+        shutil.rmtree(folder)
         return answer
 
-    def attempt(self, home: Path, at: int) -> dict[str, Any]:
+    def attempt(self, folder: Path, at: int) -> dict[str, Any]:
         """In the child: the change with the fault, then without it."""
         shim = Shim()
-        before = snapshot(LocalRegistry(home))
+        before = self.open(folder).snapshot()
         number = SHORT_WRITE if self.fault == "SHORT" else getattr(errno, self.fault.rstrip("+"))
         # Closing a database writes too: that happens now and below, and at no other time.
         gc.collect()
         gc.disable()
-        shim.watch(home)
+        shim.watch(folder)
         shim.arm(at, number, repeated=self.fault.endswith("+"))
         failed = None
         try:
-            Workload(LocalRegistry(home), self.payloads, self.seed).run(self.kind)
+            self.open(folder).run(self.kind)
         except (OSError, AdzError) as error:
             failed = error
             error.__traceback__ = None
@@ -135,24 +145,24 @@ class Trial:
         hit, calls = shim.hit, shim.calls
         shim.disarm()
         answer = {"calls": calls, "hit": hit, "failed": failed is not None, "problem": None}
-        registry = LocalRegistry(home)
-        problem = self.problem(registry, failed, before)
+        work = self.open(folder)
+        problem = self.problem(work, failed, before)
         if problem:
             return {**answer, "problem": problem}
         # The next try works.
-        Workload(registry, self.payloads, self.seed).run(self.kind)
-        if failed and self.kind not in (*IN_STEPS, *INVISIBLE) and snapshot(registry) == before:
+        work.run(self.kind)
+        after = work.snapshot()
+        if failed and self.kind not in (*IN_STEPS, *INVISIBLE) and after == before:
             return {**answer, "problem": f"after {failed!r} the next try did nothing"}
-        registry.collect(grace_seconds=0)
-        if left := list(registry.ingest.iterdir()):
-            return {**answer, "problem": f"left: {left}"}
-        return {**answer, "last": snapshot(registry)}
+        for registry in work.registries():
+            registry.collect(grace_seconds=0)
+            if left := list(registry.ingest.iterdir()):
+                return {**answer, "problem": f"left: {left}"}
+        return {**answer, "last": work.snapshot()}
 
-    def problem(
-        self, registry: LocalRegistry, failed: Exception | None, before: dict[str, Any]
-    ) -> str:
+    def problem(self, work: Workload, failed: Exception | None, before: dict[str, Any]) -> str:
         """What the fault left that should not be there; an empty text for nothing."""
-        now, found = snapshot(registry), wrong(registry)
+        now, found = work.snapshot(), all_wrong(work)
         if failed and self.kind == "rebuild":
             # Its journal was damaged before.
             found = [finding for finding in found if finding.subject != "names.jsonl"]
@@ -161,6 +171,16 @@ class Trial:
         if failed and self.fault == "SHORT":
             return f"a short write is no error: {failed}"
         return f"after {failed!r}: {found}" if found else ""
+
+
+def files(folder: Path) -> list[str]:
+    """The names of the blobs in the registry."""
+    return sorted(path.name for path in folder.glob("home/registry/blobs/sha256/*"))
+
+
+def all_wrong(work: Workload) -> list[Finding]:
+    """What fsck finds; a snapshot verifies the directory that was pushed to."""
+    return [finding for registry in work.registries() for finding in wrong(registry)]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from adapterhub.exchange.pull import pull
 from adapterhub.exchange.push import push
 from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import BaseLink, Manifest, canonical_json, sha256_of
+from adapterhub.merge.silent import Silent
 from adapterhub_registry.store import LocalRegistry
 
 BATCH = 50
@@ -41,19 +41,6 @@ PREPARATION = {
     "push": ("commit",),
     "pull": ("commit", "push"),
 }
-
-
-class Quiet:
-    """A progress that says nothing."""
-
-    def task(self, description: str, total: float | None) -> Any:
-        return nullcontext(self)
-
-    def advance(self, amount: float = 1, note: str = "") -> None: ...
-
-    def note(self, message: str) -> None: ...
-
-    def warn(self, message: str) -> None: ...
 
 
 class Place:
@@ -93,13 +80,13 @@ class Place:
 
     def _push(self) -> list[str]:
         version = self.registry.resolve("sql")
-        list(push(self.registry, open_remote(str(self.share)), [version.reference], Quiet()))
+        list(push(self.registry, open_remote(str(self.share)), [version.reference], Silent()))
         return ["pushed", str(version.number), version.digest]
 
     def _pull(self) -> list[str]:
         number = str(max(int(tag) for tag in open_remote(str(self.share)).tags("sql")))
         mirror = LocalRegistry(self.mirror)
-        [done] = pull(mirror, open_remote(str(self.share)), [f"sql@{number}"], Quiet())
+        [done] = pull(mirror, open_remote(str(self.share)), [f"sql@{number}"], Silent())
         return ["pulled", number, done.digest]
 
     def history(self) -> list[list[Any]]:
@@ -204,7 +191,7 @@ def check_batch(folder: Path, payloads: Path, promised: list[list[str]]) -> None
     assert not list(place.registry.check(bases=False))
     assert not list(mirror.check(bases=False))
     fresh = LocalRegistry(folder / "fresh")
-    list(pull(fresh, remote, ["sql"], Quiet(), every=True)) if remote.names() else None
+    list(pull(fresh, remote, ["sql"], Silent(), every=True)) if remote.names() else None
     there = {v.number: v.digest for v in fresh.versions()}
     here = {v.number: v.digest for v in mirror.versions()}
     for what, number, expected in promised:

@@ -58,8 +58,11 @@ def record(job: dict[str, Any]) -> None:
     work = ExchangingWorkload(folder, Path(job["payloads"]), job["seed"])
     shim.note(json.dumps(["open", work.snapshot()]))
     for kind in job["kinds"] or [None] * job["steps"]:
-        done = work.run(kind) if kind else work.step()
-        shim.note(json.dumps([done, work.snapshot()]))
+        if kind:
+            work.run(kind)
+        else:
+            kind = work.step()
+        shim.note(json.dumps([kind, work.snapshot()]))
     shim.record(None)
 
 

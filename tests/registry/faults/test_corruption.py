@@ -1,14 +1,20 @@
 """A bad disk: TEST_DAMAGES flipped bits, truncations and swaps, one at a time, of stored files,
-journal, database and views. fsck finds every one, and names the versions concerned."""
+journal, database and views. fsck finds every one, and names the versions concerned. They come in
+batches, each of the same ones in every run."""
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
+import multiprocessing
 import os
 import random
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,6 +30,7 @@ from adapterhub_registry.database import utc_text
 from adapterhub_registry.store import LocalRegistry
 
 DAMAGES = int(os.environ.get("TEST_DAMAGES", "250"))
+BATCH = 250
 PAGE = 4096
 HOW = ("flip", "flip", "flip", "cut", "swap")
 
@@ -168,14 +175,18 @@ def users(registry: LocalRegistry) -> dict[str, set[str]]:
     return found
 
 
-def test_every_damage_is_found(stored: LocalRegistry, home: Path) -> None:
-    chance = random.Random(DAMAGES)
-    damage, needed = Damage(stored, chance), users(LocalRegistry(home))
-    before, events = contents(stored.database.path), stored.database.journal.read()
+def find_damages(batch: int, stored: Path) -> tuple[Counter[str], Counter[str]]:
+    """Put one damage after the other on a copy of a home; return how many of each kind were found,
+    and how many hit bytes that hold nothing."""
+    home = stored.with_name(f"batch-{batch}")
+    shutil.copytree(stored, home)
+    registry, chance = LocalRegistry(home), random.Random(batch)
+    damage, needed = Damage(registry, chance), users(registry)
+    before, events = contents(registry.database.path), registry.database.journal.read()
     assert not list(look(home, []))
     found: Counter[str] = Counter()
     nothing: Counter[str] = Counter()
-    while found.total() < DAMAGES:
+    while found.total() < min(BATCH, DAMAGES):
         what = ("file", "journal", "database", "view")[found.total() % 4]
         how = chance.choice(HOW)
         touched = damage.put(what, how)
@@ -183,21 +194,35 @@ def test_every_damage_is_found(stored: LocalRegistry, home: Path) -> None:
         if findings:
             found[f"{what} {how}"] += 1
             check_names(what, touched, findings, needed)
-        elif what == "database" and contents(stored.database.path) == before:
+        elif what == "database" and contents(registry.database.path) == before:
             # It hit bytes that hold nothing.
             nothing[f"{what} {how}"] += 1
         else:
-            assert what == "journal", (what, how, touched)
-            assert stored.database.journal.read() == events, (what, how)
+            assert what == "journal", (batch, what, how, touched)
+            assert registry.database.journal.read() == events, (batch, what, how)
             nothing[f"{what} {how}"] += 1
         damage.take_back()
+    assert not list(look(home, list(registry.blobs.directory.iterdir())))
+    shutil.rmtree(home)
+    return found, nothing
+
+
+def test_every_damage_is_found(stored: LocalRegistry, home: Path) -> None:
+    found: Counter[str] = Counter()
+    nothing: Counter[str] = Counter()
+    batches = range(math.ceil(DAMAGES / BATCH))
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=fork) as pool:
+        for counts in pool.map(functools.partial(find_damages, stored=home), batches):
+            found += counts[0]
+            nothing += counts[1]
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(found.items()))
     unused = f"{nothing.total()} more hit bytes of the database that hold nothing"
     print(f"\nfigure: {found.total()} damages found ({kinds}); {unused}")
+    assert found.total() >= DAMAGES
     # Most pages of the database hold something, and all of every other file does.
     assert set(nothing) <= {"database flip", "database swap", "database cut"}
     assert found["database flip"] > nothing["database flip"] / 9
-    assert not list(look(home, list(stored.blobs.directory.iterdir())))
 
 
 def test_a_flipped_name_of_an_index_that_sqlite_made_is_found(

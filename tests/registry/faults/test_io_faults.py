@@ -9,43 +9,65 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shim as shims
-from workload import NAMES, manifest
+from exchanging import ExchangingWorkload
+from workload import NAMES, base, manifest
 
 from adapterhub.errors import AdzError
 from adapterhub_registry import disk
 from adapterhub_registry.store import LocalRegistry
 
-STRIDE = int(os.environ.get("TEST_FAULT_STRIDE", "37"))
+STRIDE = int(os.environ.get("TEST_FAULT_STRIDE", "61"))
 INJECT = Path(__file__).with_name("inject.py")
-KINDS = ("commit", "tag", "untag", "attest", "remove", "restore", "gc", "view", "heal", "rebuild")
+KINDS = (
+    "commit", "tag", "rollback", "untag", "attest", "base", "remove base", "remove", "remove name",
+    "restore", "gc", "view", "heal", "rebuild", "lease", "reopen", "push", "push alias", "pull",
+    "pull alias", "pull back",
+)  # fmt: skip
 
 
 @pytest.fixture
-def template(tmp_path: Path, payloads: Path) -> Path:
-    """A home in which every kind of change has something to do."""
-    home = tmp_path / "template"
-    registry = LocalRegistry(home)
+def template(scratch: Path, payloads: Path) -> Path:
+    """A folder in which every kind of change has something to do."""
+    folder = scratch / "template"
+    work = ExchangingWorkload(folder, payloads, 0)
+    registry = work.registry
     for name, payload in zip(NAMES, sorted(payloads.iterdir()), strict=False):
         first = registry.commit(manifest(name), payload)
         registry.commit(manifest(name), payloads / "3")
         registry.remove(f"{name}@2")
         registry.tag(registry.commit(manifest(name), payload).reference, "prod")
         registry.tag(first.reference, "prod")
-    return home
+    registry.add_base(base("llama"))
+    for reference in ("sql@1", "sql@3", "other@3", "other@prod"):
+        work.push(reference)
+    work.pull(work.mirror, "other@1")
+    # It can come back.
+    registry.remove("sql@3")
+    return folder
 
 
 @pytest.mark.parametrize("fault", ["ENOSPC", "ENOSPC+", "EIO", "EIO+", "EINTR", "SHORT"])
 def test_a_fault_at_any_call_leaves_the_store_clean(
     shim: Path, template: Path, payloads: Path, scratch: Path, fault: str
 ) -> None:
-    arguments = [template, payloads, scratch, fault, str(STRIDE), *KINDS]
-    out = shims.run(shim, INJECT, arguments, seconds=3600)
-    results = {line["kind"]: line for line in map(json.loads, out.splitlines())}
+    workers = os.cpu_count() or 1
+
+    def inject(number: int) -> str:
+        own = scratch / str(number)
+        own.mkdir()
+        kinds = KINDS[number::workers]
+        arguments = [template, payloads, own, fault, str(STRIDE), *kinds]
+        return shims.run(shim, INJECT, arguments, seconds=7200)
+
+    with ThreadPoolExecutor(workers) as pool:
+        lines = "".join(pool.map(inject, range(workers))).splitlines()
+    results = {line["kind"]: line for line in map(json.loads, lines)}
     assert results.keys() == set(KINDS)
     tried, sites = (sum(r[key] for r in results.values()) for key in ("tried", "sites"))
     print(f"\nfigure: {fault} at {tried} of {sites} calls")

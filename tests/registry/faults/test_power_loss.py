@@ -1,7 +1,8 @@
 """A power loss at any moment: every prefix of the recorded changes of the disk, with what no
-fsync had made safe dropped, whole or in part. TEST_POWER_SCRIPTS scripts of up to
-TEST_POWER_STEPS operations; TEST_POWER_STRIDE: every how many-th state is examined. Every call that
-syncs is needed by one of them."""
+fsync had made safe dropped, whole or in part. TEST_POWER_SCRIPTS scripts, from the number
+TEST_POWER_FIRST on: two that are fixed, then random ones of TEST_POWER_STEPS operations.
+TEST_POWER_STRIDE: every how many-th state is examined. Every call that syncs is needed by one of
+the fixed scripts."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from workload import EVERYTHING
 import adapterhub_registry
 from adapterhub_remotes import local_files
 
-SCRIPTS = int(os.environ.get("TEST_POWER_SCRIPTS", "0"))
+SCRIPTS = int(os.environ.get("TEST_POWER_SCRIPTS", "2"))
+FIRST = int(os.environ.get("TEST_POWER_FIRST", "0"))
 STEPS = int(os.environ.get("TEST_POWER_STEPS", "20"))
 STRIDE = int(os.environ.get("TEST_POWER_STRIDE", "4"))
 RECORD = Path(__file__).with_name("record.py")
@@ -105,14 +107,16 @@ def sync_sites() -> list[tuple[str, int]]:
 
 
 def test_nothing_acknowledged_is_lost(record: Record, workers: ProcessPoolExecutor) -> None:
-    jobs: list[dict[str, Any]] = [{"kinds": kinds} for kinds in FIXED]
-    jobs += [{"seed": seed} for seed in range(1, SCRIPTS + 1)]
+    jobs: list[dict[str, Any]] = [
+        {"kinds": FIXED[number]} if number < len(FIXED) else {"seed": number}
+        for number in range(FIRST, FIRST + SCRIPTS)
+    ]
     work = functools.partial(examined, stride=STRIDE)
     states = 0
-    for number, (count, problem) in enumerate(workers.map(work, record(jobs))):
+    for number, (count, problem) in enumerate(workers.map(work, record(jobs)), FIRST):
         assert not problem, f"script {number}, state {count}: {problem}"
         states += count
-    operations = sum(map(len, FIXED)) + STEPS * SCRIPTS
+    operations = sum(len(job.get("kinds", range(STEPS))) for job in jobs)
     print(f"\nfigure: {states} states of {operations} operations in {len(jobs)} scripts")
     assert states > 20 * operations / STRIDE
 

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from adapterhub.errors import EXIT_OK, EXIT_VERIFICATION, AdzError
 from adapterhub.exchange.push import push
 from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import FileRecord
+from adapterhub.merge.silent import Silent
 from adapterhub.protocols import Finding
 from adapterhub_registry import fsck
 from adapterhub_registry.fsck import Extent
@@ -26,19 +26,6 @@ from adapterhub_registry.store import LocalRegistry
 
 MADE_UP = [Finding("registry.sqlite3", "made up")]
 TABLES = ("events", "bases", "versions", "manifests", "needs", "aliases", "adapters", "scores")
-
-
-class Quiet:
-    """A progress that says nothing."""
-
-    def task(self, description: str, total: float | None) -> Any:
-        return nullcontext(self)
-
-    def advance(self, amount: float = 1, note: str = "") -> None: ...
-
-    def note(self, message: str) -> None: ...
-
-    def warn(self, message: str) -> None: ...
 
 
 @pytest.fixture
@@ -60,7 +47,7 @@ def share(lived_in: LocalRegistry, tmp_path: Path) -> Path:
     folder = tmp_path / "share"
     folder.mkdir()
     names = sorted(lived_in.names())
-    list(push(lived_in, open_remote(str(folder)), names, Quiet(), every=True))
+    list(push(lived_in, open_remote(str(folder)), names, Silent(), every=True))
     return folder
 
 

@@ -18,9 +18,9 @@ BASES = ("llama", "qwen")
 ALIASES = ("prod", "beta")
 # Each kind of change once, in an order in which each has something to do.
 EVERYTHING = (
-    "base", "commit", "commit", "tag", "commit", "attest", "view", "heal", "remove",
-    "restore", "remove", "gc", "rollback", "lease", "reopen", "rebuild", "untag", "commit",
-    "remove name", "remove base",
+    "base", "commit", "commit", "commit", "commit", "tag", "tag", "view", "heal", "remove",
+    "restore", "remove", "gc", "reopen", "rollback", "attest", "rebuild", "untag", "remove name",
+    "remove base",
 )  # fmt: skip
 HOLDER = "workload"
 
@@ -86,36 +86,48 @@ class Workload:
         self._random = random.Random(seed)
         self._turn = 0
 
+    def registries(self) -> list[LocalRegistry]:
+        """All that it works on."""
+        return [self.registry]
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that these acknowledge."""
+        return snapshot(self.registry)
+
     def step(self) -> str:
-        """Do something; return what it was. A refusal of the registry is fine."""
+        """Do something that is not refused; return what it was."""
         steps = self._steps()
         weights = [weight for weight, _ in steps.values()]
-        return self.run(self._random.choices(list(steps), weights)[0])
+        while not self.run(name := self._random.choices(list(steps), weights)[0]):
+            pass
+        return name
 
-    def run(self, name: str) -> str:
-        """Do one kind of thing; `EVERYTHING` names them all."""
+    def run(self, name: str) -> bool:
+        """Do one kind of thing; `EVERYTHING` names them all. Returns whether it was not refused,
+        which is fine."""
         self._turn += 1
         try:
             self._steps()[name][1]()
         except AdzError as error:
             if error.__cause__ is not None:
                 raise
-        return name
+            return False
+        return True
 
     def _steps(self) -> Steps:
         registry, pick = self.registry, self._random.choice
         return {
             "commit": (5, lambda: registry.commit(manifest(pick(NAMES)), pick(self._payloads))),
-            "tag": (3, lambda: registry.tag(self._version(), pick(ALIASES))),
-            "rollback": (1, lambda: registry.rollback(pick(NAMES), pick(ALIASES))),
-            "untag": (1, lambda: registry.untag(pick(NAMES), pick(ALIASES))),
-            "remove": (2, lambda: registry.remove(self._version())),
-            "remove name": (1, lambda: registry.remove(pick(NAMES))),
+            "tag": (4, self._tag),
+            "rollback": (2, lambda: registry.rollback(*self._alias(moves=2))),
+            "untag": (1, lambda: registry.untag(*self._alias(moves=1))),
+            "remove": (2, lambda: registry.remove(self._version(aliased=False))),
+            "remove name": (1, lambda: registry.remove(pick(registry.names() or NAMES))),
             "restore": (2, self._restore),
             "gc": (2, lambda: registry.collect(grace_seconds=0, retention_seconds=0)),
             "attest": (1, self._attest),
             "base": (1, lambda: registry.add_base(base(pick(BASES)))),
-            "remove base": (1, lambda: registry.remove_base(pick(BASES))),
+            "remove base": (1, lambda: registry.remove_base(pick(self._bases() or BASES))),
             "view": (2, lambda: registry.path(registry.resolve(self._version()))),
             "rebuild": (1, self._rebuild),
             "heal": (1, self._heal),
@@ -123,15 +135,40 @@ class Workload:
             "reopen": (1, self._reopen),
         }
 
-    def _version(self) -> str:
+    def _version(self, *, aliased: bool = True) -> str:
         versions = self.registry.versions()
-        return self._random.choice(versions).reference if versions else "sql@1"
+        some = [v.reference for v in versions if aliased or not v.aliases]
+        return self._random.choice(some or [v.reference for v in versions] or ["sql@1"])
+
+    def _bases(self) -> list[str]:
+        return [record.name for record in self.registry.bases()]
+
+    def _tag(self) -> None:
+        """Rather move an alias than make a new one."""
+        versions, alias = self.registry.versions(), self._random.choice(ALIASES)
+        tagged = {version.name for version in versions if alias in version.aliases}
+        others = [v.reference for v in versions if v.name in tagged and alias not in v.aliases]
+        self.registry.tag(self._random.choice(others or [self._version()]), alias)
+
+    def _alias(self, moves: int) -> tuple[str, str]:
+        """A name and its alias that was tagged so often, if there is one."""
+        found = [
+            (version.name, alias)
+            for version in self.registry.versions()
+            for alias in version.aliases
+            if [e.action == "tag" and e.alias == alias for e in _log(self.registry, version.name)]
+            .count(True) >= moves
+        ]  # fmt: skip
+        return self._random.choice(found or [(NAMES[0], ALIASES[0])])
 
     def _restore(self) -> None:
-        name = self._random.choice(NAMES)
-        removed = [e.version for e in self.registry.log(name) if e.action == "remove"]
-        if removed:
-            self.registry.restore(f"{name}@{self._random.choice(removed)}")
+        removed = [
+            f"{name}@{entry.version}"
+            for name in NAMES
+            for entry in _log(self.registry, name)
+            if entry.action == "remove"
+        ]
+        self.registry.restore(self._random.choice(removed or ["sql@1"]))
 
     def _rebuild(self) -> None:
         """Lose the end of the journal, and make it from the database."""
