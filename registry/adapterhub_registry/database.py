@@ -21,7 +21,7 @@ from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub_registry import disk, tables
 from adapterhub_registry.journal import Event, Journal
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # The disk's or the user's rights' fault, and not the file's.
 _NO_ROOM = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)

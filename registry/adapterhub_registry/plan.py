@@ -21,6 +21,8 @@ _SCOPES = {
 }
 _FACTS = "v.method, v.made_by, v.rule, v.rank, v.base, v.size, v.created, v.ended"
 _FEW = 1000
+# Columns that have indexes together.
+_PAIR = {"weights", "method"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +88,27 @@ class Plan:
         joined = f" CROSS JOIN {score}" if self.scored else ""
         if self.scope != "latest":
             return f"versions v{joined}"
-        columns = [f.column for f in self._filters if f.column]
-        in_order = self._sort == "name" and bool(columns)
-        # A single column's index has the names in their order: nothing needs to be counted.
-        few = None if in_order and len(self._filters) == 1 else self._rarest(connection)
+        index, covered = self._in_order()
+        # Where all that pass lie together and in order, nothing needs to be counted.
+        few = None if covered == len(self._filters) > 0 else self._rarest(connection)
         if few is not None:
             where.append(f"v.rowid IN ({few.rows})")
             return f"versions v NOT INDEXED{joined}"
         if self._sort == "metric":
             version = "versions v ON v.name = s.name AND v.number = s.number"
             return f"scores s INDEXED BY scores_by_value CROSS JOIN {version}"
-        index = columns[0] if in_order else self._sort
         return f"versions v INDEXED BY latest_by_{index}{joined}"
+
+    def _in_order(self) -> tuple[str, int]:
+        """The index that has the versions in the order of the page, of those the one that most
+        filters are columns of; and how many these are."""
+        columns = {f.column for f in self._filters if f.column}
+        if columns >= _PAIR and self._sort in ("name", "created"):
+            ending = "" if self._sort == "name" else f"_{self._sort}"
+            return f"weights_method{ending}", len(_PAIR)
+        if columns and self._sort == "name":
+            return min(columns), 1
+        return self._sort, 0
 
     def _rarest(self, connection: sqlite3.Connection) -> Filter | None:
         """The filter that the fewest pass, where these are few."""

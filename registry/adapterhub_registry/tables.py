@@ -21,6 +21,14 @@ SPLITS = (
     "CREATE INDEX splits_by_version ON splits (name, number)",
 )
 
+# A base's adapters of one method, by name and by age: of the base's alone, or of the method's,
+# nearly all may be others.
+PAIRED = (
+    "CREATE INDEX latest_by_weights_method ON versions (weights, method, name) WHERE latest = 1",
+    "CREATE INDEX latest_by_weights_method_created ON versions (weights, method, created, name)"
+    " WHERE latest = 1",
+)
+
 SCHEMA = (
     """CREATE TABLE events (
         seq INTEGER PRIMARY KEY, time TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
@@ -48,6 +56,7 @@ SCHEMA = (
         f"CREATE INDEX latest_by_{column} ON versions ({column}, name) WHERE latest = 1"
         for column in ("base", "weights", "method", "rule", "created", "size", "rank")
     ),
+    *PAIRED,
     # What the live versions of a name amount to. A name without one is not there.
     """CREATE TABLE adapters (
         name TEXT PRIMARY KEY, versions INTEGER NOT NULL, size INTEGER NOT NULL
@@ -114,7 +123,13 @@ def _from_2(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-_STEPS = {2: _from_2}
+def _from_3(connection: sqlite3.Connection) -> None:
+    """To version 4: two more indexes."""
+    for statement in PAIRED:
+        connection.execute(statement)
+
+
+_STEPS = {2: _from_2, 3: _from_3}
 
 
 def _from_1(connection: sqlite3.Connection) -> None:

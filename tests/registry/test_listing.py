@@ -62,10 +62,12 @@ def test_the_base_filter_goes_by_weights_not_by_name(
 
 
 @pytest.fixture
-def fill(registry: Any) -> Fill:
+def fill(registry: Any, make_base: Any) -> Fill:
     """Put versions into the tables without their files; return the facts of each, and the
-    aliases as the set of (name, alias, number)."""
+    aliases as the set of (name, alias, number). One of their bases is known."""
     random_ = random.Random(0)
+    record = make_base("base-1")
+    digests = record.digests.model_copy(update={"weights": sha256_of(b"base-1")})
 
     def run(names: int, versions: int = 1) -> list[dict[str, Any]]:
         facts = []
@@ -81,6 +83,7 @@ def fill(registry: Any) -> Fill:
                 if fact["exact_match"] is not None:
                     _apply(change.connection, next(counter), "attest", fact)
                 facts.append(fact)
+        registry.add_base(record.model_copy(update={"digests": digests}))
         return facts
 
     return run
@@ -170,6 +173,11 @@ QUERIES: list[dict[str, Any]] = [
     {"method": "ia3", "sort": "size"},
     {"method": "lora", "sort": "created", "reverse": True},
     {"rule": "ties", "sort": "rank"},
+    {"base": "base-1", "method": "lora"},
+    {"base": "base-1", "method": "dora", "sort": "created", "reverse": True},
+    {"base": "base-1", "method": "lora", "sort": "size"},
+    {"base": "base-1", "method": "lora", "alias": "prod", "sort": "created"},
+    {"base": "base-2", "method": "lora", "sort": "created"},
     {"alias": "prod"},
     {"alias": "prod", "sort": "size", "reverse": True},
     {"alias": "nobody"},

@@ -144,3 +144,19 @@ def test_an_interrupted_migration_leaves_the_old_tables(
     assert schema(path) == was
     assert LocalRegistry(home).names() == ["sql", "team/french"]
     assert contents(path) == before
+
+
+def test_a_database_of_version_3_gets_the_indexes_of_today(
+    commit: Any, registry: Any, home: Path, tmp_path: Path
+) -> None:
+    commit()
+    path = registry.database.path
+    with registry.database.reading() as connection:
+        connection.execute("DROP INDEX latest_by_weights_method")
+        connection.execute("DROP INDEX latest_by_weights_method_created")
+        connection.execute("PRAGMA user_version = 3")
+    opened = LocalRegistry(home)
+    assert opened.names() == ["sql"]
+    LocalRegistry(tmp_path / "fresh").names()
+    assert schema(path) == schema(tmp_path / "fresh" / "registry" / "registry.sqlite3")
+    assert not list(opened.check())

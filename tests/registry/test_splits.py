@@ -195,6 +195,8 @@ def test_a_registry_from_before_splits_is_taken_over(three: Any, home: Any) -> N
     three.tag("sql@1", "prod")
     with three.database.reading() as connection:
         connection.execute("DROP TABLE splits")
+        connection.execute("DROP INDEX latest_by_weights_method")
+        connection.execute("DROP INDEX latest_by_weights_method_created")
         connection.execute("PRAGMA user_version = 2")
     opened = LocalRegistry(home)
     assert opened.splits() == {}
