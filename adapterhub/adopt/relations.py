@@ -67,7 +67,7 @@ def note_duplicates(found: Iterable[Found]) -> None:
     """Hold what holds the same tensors as another one that was found."""
     firsts: dict[str, Found] = {}
     for one in sorted(found, key=_preference):
-        if one.tensors is None or one.level == "error" or _is_held_checkpoint(one):
+        if one.tensors is None or one.level == "error" or is_held_checkpoint(one):
             continue
         first = firsts.setdefault(one.tensors, one)
         if first is one:
@@ -127,7 +127,8 @@ def _preference(one: Found) -> tuple[bool, int, str]:
     return not is_main_revision(directory), len(directory.parts), str(directory)
 
 
-def _is_held_checkpoint(one: Found) -> bool:
+def is_held_checkpoint(one: Found) -> bool:
+    """Whether a better checkpoint of the same training, or its result, is there."""
     return any(fault.kind == "checkpoint" and fault.level == "held" for fault in one.faults)
 
 

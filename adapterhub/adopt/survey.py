@@ -10,7 +10,12 @@ from adapterhub.adopt.bases import gather
 from adapterhub.adopt.found import Found, Survey
 from adapterhub.adopt.look import look
 from adapterhub.adopt.names import Names
-from adapterhub.adopt.relations import note_checkpoints, note_duplicates, note_known
+from adapterhub.adopt.relations import (
+    is_held_checkpoint,
+    note_checkpoints,
+    note_duplicates,
+    note_known,
+)
 from adapterhub.adopt.walk import find
 from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseLink, BaseRecord, Manifest
@@ -66,6 +71,10 @@ def _relate(registry: Registry, found: Sequence[Found], names: Names) -> None:
     note_checkpoints(found)
     note_duplicates(found)
     note_known(found, registry.versions())
+
     # Who is imported has the first choice of a name.
-    for one in sorted(found, key=lambda one: (one.level != "clean", len(one.directory.parts))):
+    def rank(one: Found) -> tuple[bool, bool, int]:
+        return one.level != "clean", is_held_checkpoint(one), len(one.directory.parts)
+
+    for one in sorted(found, key=rank):
         one.name = names.give(one.directory)

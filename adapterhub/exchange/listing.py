@@ -52,6 +52,7 @@ def list_remote(
     found = [one for listed in lists for one in listed if _matches(one, wanted)]
     if is_page:
         return found
+    found.sort(key=lambda one: (one.name, one.version), reverse=reverse and sort == "name")
     if sort != "name":
         found.sort(key=lambda one: getattr(one, sort) or 0, reverse=reverse)
     return found[offset:end]

@@ -156,6 +156,7 @@ def test_a_checkpoint_is_named_after_its_run_and_keeps_its_step(
 ) -> None:
     root = tmp_path / "outputs"
     write(root / "run-7" / "checkpoint-500", lora(TINY, 1), config())
+    write(root / "run-7" / "checkpoint-250", lora(TINY, 5), config())
     write(root / "run-8" / "checkpoint-250", lora(TINY, 2), config())
     write(root / "sql" / "checkpoint-9", lora(TINY, 3), config())
     result = adz("adopt", root, "--yes", "--json")

@@ -44,9 +44,9 @@ def filled(sender: Registry, commit_small: Any, remote: MemoryRemote) -> MemoryR
 def test_it_is_what_the_registry_that_pushed_lists(filled: MemoryRemote, sender: Registry) -> None:
     assert list_remote(filled, QUIET) == sender.listing()
     assert list_remote(filled, QUIET, reverse=True) == sender.listing(reverse=True)
-    here = sorted(map(dataclasses.astuple, sender.listing(scope="live")), key=repr)
-    there = sorted(map(dataclasses.astuple, list_remote(filled, QUIET, every=True)), key=repr)
-    assert there == here
+    for query in ({}, {"reverse": True}, {"sort": "size"}, {"sort": "created", "reverse": True}):
+        every = list_remote(filled, QUIET, every=True, **query)
+        assert every == sender.listing(scope="live", **query), query
     assert filled.reads == []
 
 
