@@ -169,10 +169,10 @@ def command(
 def _announce(record: BaseRecord, url: str, *, needs_key: bool, as_json: bool) -> None:
     from adapterhub.plugins import open_registry
     from adapterhub.serve.examples import example_requests
-    from adapterhub.serve.models import why_not_servable
+    from adapterhub.serve.models import servable_versions
 
-    versions = [v for v in open_registry().versions() if why_not_servable(v, record) is None]
-    model = versions[-1].name if versions else record.name
+    found = next(servable_versions(open_registry(), record, sort="name", reverse=True), None)
+    model = found.name if found else record.name
     result = {"url": url, "base": record.name, "example_model": model}
     lines = [
         f"{record.name} answers at {url}, and so does every adapter of it, for example {model}:",

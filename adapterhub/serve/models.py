@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,13 +11,14 @@ from http import HTTPStatus
 from adapterhub.bases.identity import template_warning, why_not_version
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseRecord, Version
-from adapterhub.policy import load_policy
+from adapterhub.policy import Policy, load_policy
 from adapterhub.protocols import Registry
 from adapterhub.reference import LATEST, parse_reference
 from adapterhub.serve.errors import RequestError
 
 # team/name, '@', and a digest with its prefix: the text of an error stays short.
 _LONGEST = 256
+_PAGE = 100
 
 WhyNot = Callable[[Version], str | None]
 """Why an engine does not serve a version, or None when it does."""
@@ -31,6 +33,29 @@ def why_not_servable(version: Version, base: BaseRecord) -> str | None:
     if reason and version.manifest.base.digests is None:
         return f"{reason}; if it is this one: adz import {version.reference} --base {base.name}"
     return reason
+
+
+def servable_versions(
+    registry: Registry,
+    base: BaseRecord,
+    *,
+    method: str | None = None,
+    sort: str,
+    reverse: bool,
+) -> Iterator[Version]:
+    """The versions that may be served over `base` in the order of a listing; those that are not
+    asked for are not read."""
+    for offset in itertools.count(0, _PAGE):
+        page = registry.listing(
+            base=base.name, method=method, scope="live",
+            sort=sort, reverse=reverse, limit=_PAGE, offset=offset,
+        )  # fmt: skip
+        for listed in page:
+            version = registry.resolve(f"{listed.name}@{listed.version}")
+            if why_not_servable(version, base) is None:
+                yield version
+        if len(page) < _PAGE:
+            return
 
 
 def template_notes(registry: Registry, base: BaseRecord) -> Iterator[str]:
@@ -122,6 +147,24 @@ def list_models(registry: Registry, base: BaseRecord, why_not: WhyNot) -> list[S
             newest = version.number == highest[version.name]
             listed += [ServedModel(id, version) for id in _references(version, newest)]
     return listed
+
+
+class ModelList:
+    """`list_models` of one server, made anew only after the registry, the base or the policy
+    changed: clients ask for it again and again."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[int, BaseRecord, Policy], list[ServedModel]] | None = None
+
+    def read(self, registry: Registry, base: BaseRecord, why_not: WhyNot) -> list[ServedModel]:
+        """What would be answered now. why_not: the same one each time."""
+        policy = load_policy()
+        # Taken before the versions are read: what changes meanwhile is seen the next time.
+        stamp = registry.revision(), base, policy
+        # The files of the keys that a policy names may change without it.
+        if self._known is None or self._known[0] != stamp or policy.signatures:
+            self._known = stamp, list_models(registry, base, why_not)
+        return self._known[1]
 
 
 def _references(version: Version, newest: bool) -> Iterator[str]:

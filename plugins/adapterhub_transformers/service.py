@@ -15,7 +15,7 @@ from adapterhub.manifest import BaseRecord, Version
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example, Progress, Registry
 from adapterhub.serve.errors import RequestError
-from adapterhub.serve.models import list_models, resolve_model, why_not_servable
+from adapterhub.serve.models import ModelList, resolve_model, why_not_servable
 from adapterhub.serve.sticky import ASKING
 from adapterhub_transformers.worker import Worker
 
@@ -34,6 +34,7 @@ class Service:
     context: int
     progress: Progress
     _warned: set[str] = field(default_factory=set)
+    _listed: ModelList = field(default_factory=ModelList)
 
     def resolve(self, model: object, prompt_format: PromptFormat) -> Version | None:
         """The version that answers now, None for the base; RequestError where none may."""
@@ -60,7 +61,7 @@ class Service:
                 "max_model_len": self.context,
                 "digest": served.version.digest if served.version else None,
             }
-            for served in list_models(self.registry, self.base, self._why_not)
+            for served in self._listed.read(self.registry, self.base, self._why_not)
         ]
 
     def tokens_of_text(self, prompt: str | list[int]) -> list[int]:

@@ -22,7 +22,7 @@ from adapterhub.manifest import Version
 from adapterhub.plugins import open_registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.hold import Hold
-from adapterhub.serve.models import ServedModel, list_models, resolve_model
+from adapterhub.serve.models import ModelList, ServedModel, resolve_model
 from adapterhub.serve.sticky import ASKING
 from adapterhub_vllm.limits import why_not_files, why_not_vllm
 
@@ -62,6 +62,7 @@ class Adapters:
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
         self._registry: Any = None
         self._hold = Hold("vllm")
+        self._listed = ModelList()
 
     async def request_for(self, model: object, engine: EngineClient | None) -> LoRARequest | None:
         """What vLLM needs to answer `model`, None for the base. Raises RequestError.
@@ -94,7 +95,7 @@ class Adapters:
             registry = self._open()
             base = registry.base(self._settings.base)
             rank = self._settings.max_rank
-            return list_models(registry, base, lambda v: why_not_vllm(v, base, rank))
+            return self._listed.read(registry, base, lambda v: why_not_vllm(v, base, rank))
 
         return cast("list[ServedModel]", await self._in_thread(read))
 

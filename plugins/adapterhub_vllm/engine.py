@@ -24,7 +24,7 @@ from adapterhub.plugins import load_plugins, open_registry
 from adapterhub.protocols import Progress, Registry, ServeSettings
 from adapterhub.serve.address import api_url, check_free
 from adapterhub.serve.doors.settings import door_settings
-from adapterhub.serve.models import why_not_servable
+from adapterhub.serve.models import servable_versions
 from adapterhub_vllm.child import Child
 from adapterhub_vllm.contract import is_cpu_build, vllm_release
 from adapterhub_vllm.doors import AT_ONCE
@@ -97,9 +97,17 @@ def choose_rank(registry: Registry, base: BaseRecord, asked: int | None) -> int:
             raise usage_error(f"--max-rank {asked}: vLLM takes 1 to {LEGAL_RANKS[-1]}")
         return smallest_legal_rank([asked])
     methods = load_plugins().components(specs.Method)
-    manifests = [v.manifest for v in registry.versions() if why_not_servable(v, base) is None]
-    served = [m for m in manifests if m.method in methods and methods[m.method].vllm]
-    return smallest_legal_rank(int(manifest.adapter.get("rank") or 0) for manifest in served)
+    served = (_largest_rank(registry, base, name) for name, m in methods.items() if m.vllm)
+    return smallest_legal_rank(rank for rank in served if rank is not None)
+
+
+def _largest_rank(registry: Registry, base: BaseRecord, method: str) -> int | None:
+    """The largest rank of a method's adapters that vLLM can serve; None where there is none."""
+    for version in servable_versions(registry, base, method=method, sort="rank", reverse=True):
+        rank = int(version.manifest.adapter.get("rank") or 0)
+        if rank <= LEGAL_RANKS[-1]:
+            return rank
+    return None
 
 
 @contextmanager

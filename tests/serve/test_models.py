@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ import pytest
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.plugins import open_registry
 from adapterhub.serve.errors import RequestError
-from adapterhub.serve.models import list_models, resolve_model, why_not_servable
+from adapterhub.serve.models import (
+    ModelList,
+    list_models,
+    resolve_model,
+    servable_versions,
+    why_not_servable,
+)
 
 
 def resolve(base: Any, model: object) -> Any:
@@ -150,3 +157,52 @@ def test_every_servable_version_has_a_reference_in_the_list(
         "sql@prod": "sql@1",
         "sql": "sql@2",
     }
+
+
+def test_the_list_is_read_anew_when_something_changed_and_only_then(
+    tiny_base: Any, commit_adapter: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, listed, reads = open_registry(), ModelList(), 0
+    commit_adapter("sql")
+    versions = registry.versions
+
+    def count() -> Any:
+        nonlocal reads
+        reads += 1
+        return versions()
+
+    monkeypatch.setattr(registry, "versions", count)
+
+    def ids() -> list[str]:
+        return [model.id for model in listed.read(registry, tiny_base, lambda v: None)]
+
+    assert ids() == ids() == ["tiny", "sql"]
+    assert reads == 1
+    registry.tag("sql@1", "prod")
+    assert ids() == ids() == ["tiny", "sql", "sql@prod"]
+    assert reads == 2
+    registry.remove("sql")
+    assert ids() == ["tiny"]
+    (home / "policy.yaml").write_text("quotas:\n  'sql': {versions: 5}\n")
+    assert ids() == ids() == ["tiny"]
+    assert reads == 4
+
+
+@pytest.mark.parametrize("page", [1, 2, 100])
+def test_servable_versions_come_in_the_order_of_the_listing(
+    tiny_base: Any, commit_adapter: Any, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr("adapterhub.serve.models._PAGE", page)
+    registry = open_registry()
+    first = commit_adapter("sql")
+    commit_adapter("sql", seed=1), commit_adapter("french", seed=2)
+    link = first.manifest.base.model_copy(update={"status": "unknown"})
+    strange = first.manifest.model_copy(update={"name": "strange", "base": link})
+    registry.commit(strange, registry.path(first))
+
+    def references(*, reverse: bool) -> list[str]:
+        found = servable_versions(registry, tiny_base, sort="name", reverse=reverse)
+        return [version.reference for version in found]
+
+    assert references(reverse=False) == ["french@1", "sql@1", "sql@2"]
+    assert references(reverse=True) == ["sql@2", "sql@1", "french@1"]

@@ -28,6 +28,28 @@ def test_the_smallest_legal_rank_holds_what_vllm_can_serve(ranks: list[int], leg
     assert smallest_legal_rank(ranks) == legal
 
 
+def test_slots_are_for_the_largest_adapter_that_can_be_served(
+    tiny_base: Any, commit_adapter: Any
+) -> None:
+    from adapterhub_vllm.engine import choose_rank
+
+    registry = open_registry()
+    assert choose_rank(registry, tiny_base, None) == 16
+    lora, ia3 = commit_adapter("lora"), commit_adapter("ia3", "ia3")
+
+    def commit(version: Any, rank: int, **changes: Any) -> Any:
+        changes = {"name": f"{version.name}-{rank}", "adapter": {"rank": rank}, **changes}
+        manifest = version.manifest.model_copy(update=changes)
+        return registry.commit(manifest, registry.path(version))
+
+    commit(lora, 4), commit(lora, 30)
+    # Too large, of a method that vLLM does not serve, and of nobody knows which base.
+    commit(lora, LEGAL_RANKS[-1] + 1), commit(ia3, 100)
+    commit(lora, 200, base=lora.manifest.base.model_copy(update={"status": "unknown"}))
+    assert choose_rank(registry, tiny_base, None) == 32
+    assert choose_rank(registry, tiny_base, 100) == 128
+
+
 def test_the_legal_ranks_are_those_of_vllm() -> None:
     lora = pytest.importorskip("vllm.config.lora")
     from typing import get_args
