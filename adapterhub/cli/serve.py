@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -13,9 +16,18 @@ if TYPE_CHECKING:
     from adapterhub.manifest import BaseRecord
 
 _FILE = click.Path(path_type=Path)
+_ARGUMENTS = "adapterhub.serve.arguments"
 
 
-@click.command(short_help="Serve a base and its adapters over the OpenAI API.")
+class _ServeCommand(click.Command):
+    """Keeps the words that it was called with, for the same call in the background."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_ServeCommand, short_help="Serve a base and its adapters over the OpenAI API.")
 @click.argument("base", required=False)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE OPTIONS...]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -82,8 +94,35 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--requests-per-minute", type=click.IntRange(1), help="Requests a minute for one adapter."
 )
+@click.option(
+    "--detach/--no-detach",
+    default=False,
+    help="Start in the background, and return when it answers.",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="When it is stopped: how long what is being answered may take to end.",
+)
+@click.option(
+    "--restart/--no-restart",
+    default=True,
+    show_default=True,
+    help="Start an engine again that died.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the log of requests is written.",
+)
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     base: str | None,
     extra: tuple[str, ...],
     host: str,
@@ -103,22 +142,28 @@ def command(
     max_requests_per_adapter: int | None,
     max_waiting: int,
     requests_per_minute: int | None,
+    detach: bool,
+    drain_seconds: float,
+    restart: bool,
+    log_format: Literal["text", "json"],
     as_json: bool,
 ) -> int:
     """Serve BASE (by default the only one) and every adapter of it that is in the registry,
     also those committed later. Each answers under its reference as the request's `model`.
 
-    What stands behind -- goes to the engine's own command line. Ctrl-C stops the server.
+    What stands behind -- goes to the engine's own command line. Ctrl-C or adz stop end the server
+    when it has answered what it was asked; a second Ctrl-C at once.
     """
     from adapterhub.bases.choose import choose_base
     from adapterhub.bases.verify import verify_base
-    from adapterhub.errors import usage_error
+    from adapterhub.errors import EXIT_OK, usage_error
     from adapterhub.plugins import open_registry
     from adapterhub.protocols import Limits, ServeSettings
     from adapterhub.serve import engines
     from adapterhub.serve.address import check_free
     from adapterhub.serve.doors.certificate import check_certificate
     from adapterhub.serve.doors.settings import needs_key
+    from adapterhub.serve.lifecycle.state import requests_log_file, stated
     from adapterhub.serve.models import template_notes
     from adapterhub.serve.quantized import quantizer_notes
 
@@ -134,12 +179,17 @@ def command(
     check_certificate(ssl_certfile, ssl_keyfile)
     registry = open_registry()
     record = choose_base(registry, base)
-    implementation = engines.choose_engine(engine)
+    engine_name = engines.find_engine(engine).name
     verify_base(record)
     for line in quantizer_notes(registry, record):
         progress.note(line)
     for line in template_notes(registry, record):
         progress.warn(line)
+    announce = partial(_announce, record, needs_key=keyed, as_json=as_json)
+    if detach:
+        _start_in_background(context, record, port, announce, progress)
+        return EXIT_OK
+    implementation = engines.choose_engine(engine)
     settings = ServeSettings(
         base=record.name,
         host=host,
@@ -161,21 +211,56 @@ def command(
             waiting=max_waiting,
             requests_per_minute=requests_per_minute,
         ),
-        ready=lambda url: _announce(record, url, needs_key=keyed, as_json=as_json),
+        drain_seconds=drain_seconds,
+        restart=restart,
+        requests_log=requests_log_file(port),
+        log_format=log_format,
+        ready=announce,
     )
-    return implementation.serve(settings, progress)
+    with stated(settings, engine_name) as state:
+        return implementation.serve(replace(settings, status=state.change), progress)
 
 
-def _announce(record: BaseRecord, url: str, *, needs_key: bool, as_json: bool) -> None:
+def _start_in_background(
+    context: click.Context,
+    record: BaseRecord,
+    port: int,
+    announce: Callable[..., None],
+    progress: TerminalProgress,
+) -> None:
+    from adapterhub.serve.lifecycle.detach import start_detached
+    from adapterhub.serve.lifecycle.state import log_file
+
+    given: list[str] = context.meta[_ARGUMENTS]
+    place = given.index("--") if "--" in given else len(given)
+    ours = [word for word in given[:place] if word != "--detach"]
+    # What was inferred or asked for here is not asked for again.
+    if context.params["base"] != record.name:
+        ours = [record.name, *ours]
+    with progress.task(f"starting in the background, its log is {log_file(port)}", None):
+        state = start_detached([*ours, "--no-detach", *given[place:]], port)
+    announce(state.url, more={"pid": state.pid, "log": state.log})
+
+
+def _announce(
+    record: BaseRecord,
+    url: str,
+    *,
+    needs_key: bool,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,
+) -> None:
     from adapterhub.plugins import open_registry
     from adapterhub.serve.examples import example_requests
     from adapterhub.serve.models import servable_versions
 
     found = next(servable_versions(open_registry(), record, sort="name", reverse=True), None)
     model = found.name if found else record.name
-    result = {"url": url, "base": record.name, "example_model": model}
+    result = {"url": url, "base": record.name, "example_model": model, **(more or {})}
     lines = [
         f"{record.name} answers at {url}, and so does every adapter of it, for example {model}:",
         *(f"  {line}" for line in example_requests(url, model, needs_key=needs_key)),
     ]
+    if more:
+        lines.append(f"It runs in the background: adz ps, adz stop; its log is {more['log']}")
     print_result(result, "\n".join(lines), as_json=as_json)

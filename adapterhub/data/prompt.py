@@ -21,8 +21,15 @@ def choose_format(examples: Sequence[Example], tokenizer: Any) -> PromptFormat:
     return "chat" if chats and tokenizer.chat_template else "plain"
 
 
-def render(example: Example, tokenizer: Any, prompt_format: PromptFormat) -> tuple[str, str]:
+def render(
+    example: Example,
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    chat_template: str | None = None,
+) -> tuple[str, str]:
     """The text before and the text of the answer, without the stop token.
+
+    chat_template: used instead of the tokenizer's, in Jinja's immutable sandbox as that one.
 
     In plain, a chat's messages stand one below the other, the answer on the next line.
     In chat, a prompt and completion are one turn. Raises AdzError when the format cannot
@@ -34,7 +41,8 @@ def render(example: Example, tokenizer: Any, prompt_format: PromptFormat) -> tup
         lines = [message["content"] for message in example.messages]
         return "".join(line + "\n" for line in lines[:-1]), lines[-1]
     messages = as_messages(example)
-    return _template(tokenizer, messages[:-1], answer=True), messages[-1]["content"].strip()
+    prompt = _template(tokenizer, messages[:-1], answer=True, instead=chat_template)
+    return prompt, messages[-1]["content"].strip()
 
 
 def as_messages(example: Example) -> tuple[Mapping[str, str], ...]:
@@ -88,13 +96,19 @@ def encode(
     return encode_prompt(prompt, tokenizer, prompt_format), [*ids, stop]
 
 
-def _template(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, answer: bool) -> str:
-    if not tokenizer.chat_template:
+def _template(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    answer: bool,
+    instead: str | None = None,
+) -> str:
+    if not (instead or tokenizer.chat_template):
         raise AdzError("the base's tokenizer has no chat template", "use prompt_format plain")
     turns = [dict(message) for message in messages]
     try:
         text: str = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer
+            turns, tokenize=False, add_generation_prompt=answer, chat_template=instead
         )
     # Templates are foreign code: they refuse roles and orders by raising whatever they like.
     except Exception as error:

@@ -28,7 +28,7 @@ from adapterhub.protocols.registry import (
     Repaired,
 )
 from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion, TransferInterruptedError
-from adapterhub.protocols.serve import Engine, Limits, ServeSettings
+from adapterhub.protocols.serve import Engine, Limits, LogFormat, ServerStatus, ServeSettings
 from adapterhub.protocols.train import Fold, FoldingMethod, Method, Objective, Quantizer
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Limits",
     "Listing",
     "LogEntry",
+    "LogFormat",
     "MergeRule",
     "MergeSpace",
     "MergedModule",
@@ -62,6 +63,7 @@ __all__ = [
     "RemoteVersion",
     "Repaired",
     "ServeSettings",
+    "ServerStatus",
     "SurveyingRule",
     "Task",
     "TransferInterruptedError",

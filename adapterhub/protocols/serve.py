@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from adapterhub.protocols.progress import Progress
@@ -28,12 +29,21 @@ class Limits:
     requests_per_minute: int | None = None
 
 
+ServerStatus = Literal["starting", "ready", "restarting", "draining"]
+LogFormat = Literal["text", "json"]
+
+
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
     """What `adz serve` was asked for. `extra` goes to the engine's own command line.
 
-    `keys` says whether a client needs a key: always, never, or (None) as soon as there is one.
-    The engine calls `ready` once, with the URL of its API, when it answers requests.
+    `keys` says whether a client needs a key: always, never, or (None) as soon as there is one;
+    `own_key` opens the server for `adz` itself and ends with it. What is being answered has
+    `drain_seconds` to end when the server is stopped; `restart` is for an engine that died.
+    `requests_log` gets a line for each request, in `log_format`.
+
+    The engine calls `ready` once, with the URL of its API, when it answers requests, and `status`
+    whenever its state changes.
     """
 
     base: str
@@ -49,6 +59,12 @@ class ServeSettings:
     max_context: int | None = None
     dtype: str = "auto"
     extra: tuple[str, ...] = ()
+    drain_seconds: float = 30.0
+    restart: bool = True
+    requests_log: Path | None = None
+    log_format: LogFormat = "text"
+    own_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    status: Callable[[ServerStatus], None] = field(default=lambda status: None)
     ready: Callable[[str], None] = field(default=lambda url: None)
 
 

@@ -27,7 +27,7 @@ def check_free(host: str, port: int) -> None:
         try:
             probe.bind(address)
         except OSError as error:
-            raise _cannot_listen(host, port, error) from error
+            raise cannot_listen(host, port, error) from error
 
 
 def is_loopback(host: str) -> bool:
@@ -46,7 +46,8 @@ def api_url(host: str, port: int, *, tls: bool = False) -> str:
     return f"http{'s' if tls else ''}://{name}:{port}/v1"
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> AdzError:
+def cannot_listen(host: str, port: int, error: OSError) -> AdzError:
+    """Why nothing can listen there, for who starts a server."""
     if error.errno == errno.EADDRINUSE:
         return AdzError(f"port {port} on {host} is in use", "choose another with --port")
     if error.errno == errno.EACCES:

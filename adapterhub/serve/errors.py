@@ -14,12 +14,32 @@ _TYPES = {
     HTTPStatus.UNPROCESSABLE_ENTITY: "UnprocessableEntityError",
     HTTPStatus.TOO_MANY_REQUESTS: "RateLimitError",
     HTTPStatus.INTERNAL_SERVER_ERROR: "InternalServerError",
+    HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailableError",
 }
+
+# Why a request was refused, in a word for the metrics.
+_REASONS = {
+    HTTPStatus.BAD_REQUEST: "malformed",
+    HTTPStatus.UNAUTHORIZED: "key",
+    HTTPStatus.FORBIDDEN: "forbidden",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method",
+    HTTPStatus.REQUEST_TIMEOUT: "slow",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "not_servable",
+    HTTPStatus.TOO_MANY_REQUESTS: "too_many",
+    HTTPStatus.SERVICE_UNAVAILABLE: "unavailable",
+}
+
+
+def refusal_reason(status: int) -> str:
+    """The word for a refusal of which only the status is known."""
+    return next((word for code, word in _REASONS.items() if code == status), "failed")
 
 
 class RequestError(Exception):
     """A request that is answered with an error. `param` is the field of the request at fault,
-    `headers` go with the answer."""
+    `headers` go with the answer, `reason` is a word for the metrics."""
 
     def __init__(
         self,
@@ -27,12 +47,14 @@ class RequestError(Exception):
         message: str,
         param: str | None = "model",
         headers: Mapping[str, str] | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.headers = headers or {}
+        self.reason = reason or refusal_reason(status)
 
     @property
     def type(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,7 @@ from adapterhub.errors import AdzError
 from adapterhub.generate import Continuation
 from adapterhub.manifest import Version
 from adapterhub.serve.errors import RequestError
+from adapterhub.serve.metrics import ServedRequest, current_request, exposition
 from adapterhub_transformers.requests import ChatRequest, CompletionRequest, GenerationRequest
 from adapterhub_transformers.responses import Reply, completion_logprobs
 from adapterhub_transformers.service import Service
@@ -35,7 +37,12 @@ def create_app(service: Service) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        return Response()
+        alive = service.worker.is_alive()
+        return Response(status_code=HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(exposition(service.metrics), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -45,6 +52,7 @@ def create_app(service: Service) -> FastAPI:
     async def completions(request: Request, body: CompletionRequest) -> Response:
         body.refuse_unsupported()
         version = await asyncio.to_thread(service.resolve, body.model, "plain")
+        await asyncio.to_thread(service.apply_preset, body, version)
         prompts = [service.tokens_of_text(prompt) for prompt in body.prompts() or [""]]
         jobs = []
         for tokens in prompts:
@@ -56,7 +64,9 @@ def create_app(service: Service) -> FastAPI:
     async def chat(request: Request, body: ChatRequest) -> Response:
         body.refuse_unsupported()
         version = await asyncio.to_thread(service.resolve, body.model, "chat")
-        tokens = service.tokens_of_chat([message.turn() for message in body.messages])
+        preset = await asyncio.to_thread(service.apply_preset, body, version)
+        turns = [message.turn() for message in body.messages]
+        tokens = service.tokens_of_chat(turns, preset.chat_template)
         asked = body.max_completion_tokens or body.max_tokens
         job = Job(version, tokens, body.sampling(service.room(tokens, asked, "messages")))
         return await _respond(service, request, body, [job], Reply("chat", _name(service, version)))
@@ -71,11 +81,14 @@ def _name(service: Service, version: Version | None) -> str:
 async def _respond(
     service: Service, request: Request, body: GenerationRequest, jobs: list[Job], reply: Reply
 ) -> Response:
+    seen = current_request()
+    seen.prompt_tokens = sum(len(job.tokens) for job in jobs)
     if body.stream:
         counted = body.stream_options is not None and body.stream_options.include_usage
         events = _stream(service, jobs, reply, counted)
         return StreamingResponse(events, media_type="text/event-stream")
     for job in jobs:
+        _follow(job, seen)
         service.worker.submit(job)
     answers = await _wait(request, jobs)
     asked = isinstance(body, CompletionRequest) and body.logprobs is not None
@@ -84,6 +97,22 @@ async def _respond(
         for answer in answers
     ]
     return JSONResponse(reply.whole(choices, sum(len(job.tokens) for job in jobs)))
+
+
+def _follow(job: Job, seen: ServedRequest) -> None:
+    """Note the first text and the tokens of a job, in the thread that runs the model."""
+    tell = job.on_text
+
+    def on_text(text: str) -> None:
+        seen.note_first_token()
+        tell(text)
+
+    def count(done: Future[Continuation]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            seen.generated_tokens += len(done.result().tokens)
+
+    job.on_text = on_text
+    job.done.add_done_callback(count)
 
 
 async def _wait(request: Request, jobs: Sequence[Job]) -> list[Continuation]:
@@ -116,6 +145,7 @@ async def _stream(
 
     for index, job in enumerate(jobs):
         job.on_text = partial(put, index)
+        _follow(job, current_request())
         job.done.add_done_callback(partial(end, index))
         service.worker.submit(job)
     try:

@@ -15,8 +15,11 @@ from adapterhub.manifest import BaseRecord, Version
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example, Progress, Registry
 from adapterhub.serve.errors import RequestError
+from adapterhub.serve.metrics import Metrics, current_request
 from adapterhub.serve.models import ModelList, resolve_model, why_not_servable
+from adapterhub.serve.preset import Preset, Presets, apply_preset
 from adapterhub.serve.sticky import ASKING
+from adapterhub_transformers.requests import GenerationRequest
 from adapterhub_transformers.worker import Worker
 
 OWNER = "adapterhub"
@@ -33,12 +36,15 @@ class Service:
     worker: Worker
     context: int
     progress: Progress
+    metrics: Metrics
+    _presets: Presets = field(default_factory=Presets)
     _warned: set[str] = field(default_factory=set)
     _listed: ModelList = field(default_factory=ModelList)
 
     def resolve(self, model: object, prompt_format: PromptFormat) -> Version | None:
         """The version that answers now, None for the base; RequestError where none may."""
         version = resolve_model(self.registry, self.base, model, self._why_not, ASKING.get())
+        current_request().answered_by(version.reference if version else self.base.name)
         trained = version.manifest.prompt_format if version else None
         if version and trained not in (None, prompt_format) and version.digest not in self._warned:
             self._warned.add(version.digest)
@@ -76,11 +82,21 @@ class Service:
             )
         return prompt
 
-    def tokens_of_chat(self, turns: Sequence[dict[str, str]]) -> list[int]:
-        """A chat, through the base's chat template, up to where the assistant answers."""
+    def apply_preset(self, body: GenerationRequest, version: Version | None) -> Preset:
+        """Write the version's preset into a request where it is silent, and return it."""
+        if version is None:
+            return Preset()
+        preset = self._presets.of(self.registry, version)
+        apply_preset(body, preset, current_request().token_limit)
+        return preset
+
+    def tokens_of_chat(
+        self, turns: Sequence[dict[str, str]], chat_template: str | None = None
+    ) -> list[int]:
+        """A chat, through `chat_template` or else the base's, up to where the assistant answers."""
         example = Example(messages=(*turns, {"role": "assistant", "content": ""}))
         try:
-            text, _ = render(example, self.tokenizer, "chat")
+            text, _ = render(example, self.tokenizer, "chat", chat_template)
         except AdzError as error:
             raise RequestError(HTTPStatus.BAD_REQUEST, error.message, "messages") from error
         return encode_prompt(text, self.tokenizer, "chat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from adapterhub.manifest import BaseRecord, Version
 from adapterhub.models import load_adapter
 from adapterhub.protocols import Registry
 from adapterhub.serve.hold import Hold
+from adapterhub.serve.metrics import Residency
 
 LARGEST_BATCH = 16
 """Requests that are answered together."""
@@ -56,6 +58,7 @@ class Worker:
         tokenizer: Any,
         *,
         max_resident: int,
+        residency: Residency | None = None,
     ) -> None:
         self._registry = registry
         self._base = base
@@ -63,7 +66,8 @@ class Worker:
         self._tokenizer = tokenizer
         self._stop_ids = stop_tokens(model, tokenizer)
         self._max_resident = max_resident
-        self._resident: OrderedDict[str, Any] = OrderedDict()
+        self._residency = residency or Residency()
+        self._resident: OrderedDict[str, tuple[str, Any]] = OrderedDict()
         self._hold = Hold("transformers")
         self._jobs: list[Job] = []
         self._changed = Condition()
@@ -76,6 +80,10 @@ class Worker:
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
+
+    def is_alive(self) -> bool:
+        """Whether its thread runs; without it nothing is answered any more."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """End the running batch at its next token, drop what waits, and end the thread."""
@@ -132,11 +140,14 @@ class Worker:
         if version is None:
             return self._model
         self._hold.add(self._registry, version)
-        model = self._resident.pop(version.digest, None)
+        _, model = self._resident.pop(version.digest, (None, None))
         if model is None:
             while len(self._resident) >= self._max_resident:
-                self._resident.popitem(last=False)
+                _, (evicted, _) = self._resident.popitem(last=False)
+                self._residency.evicted(evicted)
+            begun = time.monotonic()
             self._registry.admit(version, self._base)
             model = load_adapter(self._model, version, self._registry.path(version))
-        self._resident[version.digest] = model
+            self._residency.loaded(version.reference, time.monotonic() - begun)
+        self._resident[version.digest] = (version.reference, model)
         return model

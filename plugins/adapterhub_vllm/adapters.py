@@ -22,7 +22,9 @@ from adapterhub.manifest import Version
 from adapterhub.plugins import open_registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.hold import Hold
+from adapterhub.serve.metrics import ServedRequest, current_request
 from adapterhub.serve.models import ModelList, ServedModel, resolve_model
+from adapterhub.serve.preset import Presets
 from adapterhub.serve.sticky import ASKING
 from adapterhub_vllm.limits import why_not_files, why_not_vllm
 
@@ -63,6 +65,7 @@ class Adapters:
         self._registry: Any = None
         self._hold = Hold("vllm")
         self._listed = ModelList()
+        self._presets = Presets()
 
     async def request_for(self, model: object, engine: EngineClient | None) -> LoRARequest | None:
         """What vLLM needs to answer `model`, None for the base. Raises RequestError.
@@ -70,7 +73,9 @@ class Adapters:
         engine: where a version is loaded before its first request; None where nothing is
         generated.
         """
-        version, ready = await self._in_thread(self._resolve, model, ASKING.get())
+        version, ready = await self._in_thread(
+            self._resolve, model, ASKING.get(), current_request()
+        )
         if version is None or ready is not None:
             return cast("LoRARequest | None", ready)
         failure = self._failures.get(version.digest)
@@ -128,7 +133,9 @@ class Adapters:
         while len(self._failures) > _FAILURES_KEPT:
             self._failures.popitem(last=False)
 
-    def _resolve(self, model: object, key: str | None) -> tuple[Version | None, LoRARequest | None]:
+    def _resolve(
+        self, model: object, key: str | None, request: ServedRequest
+    ) -> tuple[Version | None, LoRARequest | None]:
         """The version, and its entry where it is loaded and its files are still there: vLLM
         reads them again when it had to let go of it."""
         registry = self._open()
@@ -137,6 +144,7 @@ class Adapters:
         version = resolve_model(registry, base, model, lambda v: why_not_vllm(v, base, rank), key)
         if version is not None:
             self._hold.add(registry, version)
+            request.preset = self._presets.of(registry, version)
         entry = self._loaded.get(version.digest) if version else None
         there = entry is not None and Path(entry.lora_path, "adapter_model.safetensors").is_file()
         return version, entry if there else None

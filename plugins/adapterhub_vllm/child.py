@@ -11,6 +11,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+DRAIN = signal.SIGUSR1
+"""Tells the server process to answer what it has, nothing new, and to end."""
+
 _STOP_SECONDS = 30
 _PR_SET_PDEATHSIG = 1
 
@@ -36,7 +39,9 @@ class Child:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
+        # To append: the log is emptied when it is too long, and others write there too.
+        with log.open("ab") as output:
+            self._begin = output.tell()
             self._process = subprocess.Popen(
                 command,
                 env=dict(environment),
@@ -53,16 +58,35 @@ class Child:
 
     def wait(self) -> int:
         """Wait for its end."""
-        return self._process.wait()
+        code = self._process.wait()
+        # Its last line may have no end, and what others write there begins one.
+        with self.log.open("ab") as output:
+            output.write(b"\n")
+        return code
 
     def stage(self) -> str:
         """How far the start is, in a few words."""
-        text = self.log.read_text(encoding="utf-8", errors="replace")
+        text = self._said()
         return next((words for mark, words in _STAGES if mark in text), "importing vLLM")
 
     def reason(self) -> str:
-        """The line of its log that says best why it ended."""
-        return explain_end(self.log.read_text(encoding="utf-8", errors="replace"))
+        """The line of its log that says best why it ended, or the signal that ended it."""
+        code = self._process.poll()
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return explain_end(self._said())
+
+    def drain(self, seconds: float) -> None:
+        """Let its doors close and it end when it has answered; waits so long for that."""
+        self._process.send_signal(DRAIN)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=seconds)
+
+    def _said(self) -> str:
+        with self.log.open("rb") as file:
+            # What stands before is of others, unless it was emptied since.
+            file.seek(self._begin if self.log.stat().st_size >= self._begin else 0)
+            return file.read().decode(errors="replace")
 
     def stop(self) -> None:
         """Ask it to end, and end it with all of its children when it does not."""

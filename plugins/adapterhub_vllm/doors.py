@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 from adapterhub.serve.doors.settings import DoorSettings
+from adapterhub_vllm.child import DRAIN
 from adapterhub_vllm.contract import check_signatures
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from adapterhub.serve.doors.middleware import Doors
 
 AT_ONCE = 256
 """Requests in vLLM at once: it batches that many, and more would wait in its own queue, in
@@ -27,19 +32,40 @@ def check() -> None:
 
 def install(settings: DoorSettings) -> None:
     """Every server that this process starts is behind the doors."""
+    from prometheus_client import REGISTRY
     from vllm.entrypoints.launchers.api_server import entry
 
     from adapterhub.serve.doors.connection import PatientConnection
     from adapterhub.serve.doors.middleware import Doors
+    from adapterhub.serve.metrics import Metrics
 
+    metrics = Metrics()
+    # vLLM shows all that is registered there beside its own.
+    REGISTRY.register(metrics)
     serve_http = entry.serve_http
 
     async def serve_behind_doors(app: FastAPI, **options: Any) -> Any:
         # vLLM has put its middleware together already; the doors stand before all of it.
         stack = app.middleware_stack or app.build_middleware_stack()
-        app.middleware_stack = Doors(stack, settings)
+        app.middleware_stack = doors = Doors(stack, settings, metrics)
+        end_after_drain(doors)
         return await serve_http(app, **options, http=PatientConnection)
 
     entry.serve_http = serve_behind_doors
     # vLLM's own check, which closes a server into which our plugin did not come, knows one key.
     os.environ.pop("VLLM_API_KEY", None)
+
+
+def end_after_drain(doors: Doors) -> None:
+    """Let the signal DRAIN close the doors of this event loop, and end vLLM when all is answered.
+
+    vLLM's own way of ending cuts what is being answered, or goes on taking requests.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def drain() -> None:
+        await doors.drain()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    tasks: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(DRAIN, lambda: tasks.add(loop.create_task(drain())))

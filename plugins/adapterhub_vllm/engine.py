@@ -1,29 +1,24 @@
-"""The engine `vllm`: starts vLLM's OpenAI server, waits until it answers, watches it."""
+"""The engine `vllm`: starts vLLM's OpenAI server, waits until it answers, looks after it."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
-import signal
-import ssl
-import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 from adapterhub import specs
-from adapterhub.errors import EXIT_INTERRUPTED, EXIT_OK, AdzError, usage_error
-from adapterhub.home import adz_home
+from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import BaseRecord
 from adapterhub.plugins import load_plugins, open_registry
 from adapterhub.protocols import Progress, Registry, ServeSettings
 from adapterhub.serve.address import api_url, check_free
 from adapterhub.serve.doors.settings import door_settings
+from adapterhub.serve.lifecycle.ask import ask
+from adapterhub.serve.lifecycle.log import bounded, set_aside
+from adapterhub.serve.lifecycle.state import log_file
+from adapterhub.serve.lifecycle.supervise import Supervisor
 from adapterhub.serve.models import servable_versions
 from adapterhub_vllm.child import Child
 from adapterhub_vllm.contract import is_cpu_build, vllm_release
@@ -35,58 +30,81 @@ from adapterhub_vllm.settings import ServerSettings
 _POLL_SECONDS = 0.2
 
 
-class _TerminatedError(Exception):
-    """SIGTERM arrived."""
-
-
 class VllmEngine:
     """`protocols.Engine`: one child process, which holds the API server and its workers."""
 
     def serve(self, settings: ServeSettings, progress: Progress) -> int:
-        """Serve until Ctrl-C (130) or SIGTERM (0); raises AdzError when vLLM ends by itself."""
+        """Serve until Ctrl-C (130) or SIGTERM (0); raises AdzError when vLLM does not start, or
+        cannot be kept running."""
         check_free(settings.host, settings.port)
         registry = open_registry()
         base = registry.base(settings.base)
         max_rank = choose_rank(registry, base, settings.max_rank)
         on_cpu = is_cpu_build()
         command = command_line(settings, base, max_rank, on_cpu=on_cpu)
-        # For our own question whether it answers yet; it ends with this server.
-        own_key = secrets.token_urlsafe(32)
-        doors = door_settings(settings, AT_ONCE, own_key)
-        server = ServerSettings(base.name, max_rank, doors)
-        variables = environment(settings, server, own_key, os.environ, on_cpu=on_cpu)
-        log = adz_home() / "serve" / f"{settings.port}.log"
-        with _sigterm_raises():
-            child = Child(command, variables, log)
-            try:
-                url = api_url(settings.host, settings.port, tls=settings.ssl_certfile is not None)
-                self._wait_until_ready(child, url, own_key, progress)
-                settings.ready(url)
-                child.wait()
-            except KeyboardInterrupt:
-                return EXIT_INTERRUPTED
-            except _TerminatedError:
-                return EXIT_OK
-            finally:
-                child.stop()
-        raise _ended(child, "ended")
+        server = ServerSettings(base.name, max_rank, door_settings(settings, AT_ONCE))
+        variables = environment(settings, server, settings.own_key, os.environ, on_cpu=on_cpu)
+        log = log_file(settings.port)
+        set_aside(log)
+        url = api_url(settings.host, settings.port, tls=settings.ssl_certfile is not None)
 
-    def _wait_until_ready(self, child: Child, url: str, key: str, progress: Progress) -> None:
-        with progress.task(f"starting {vllm_release()}", None) as task:
+        def start() -> VllmProcess:
+            return VllmProcess(Child(command, variables, log), settings, url, progress)
+
+        with bounded(log):
+            return Supervisor(start, url, settings, progress).run()
+
+
+class VllmProcess:
+    """A vLLM that was started; `supervise.EngineProcess`."""
+
+    def __init__(self, child: Child, settings: ServeSettings, url: str, progress: Progress) -> None:
+        self._child = child
+        self._settings = settings
+        self._url = url
+        self._progress = progress
+        self.drain: Callable[[float], None] = child.drain
+        self.stop: Callable[[], None] = child.stop
+
+    def wait_until_ready(self) -> None:
+        """Return when it lists its models; raises AdzError when it ended before, or runs without
+        our plugin."""
+        with self._progress.task(f"starting {vllm_release()}", None) as task:
             while True:
-                if child.exit_code() is not None:
-                    raise _ended(child, "did not start")
-                models = _ask(f"{url}/models", key)
+                if self._child.exit_code() is not None:
+                    # Somebody was quicker: that is a better reason than what vLLM says.
+                    check_free(self._settings.host, self._settings.port)
+                    raise self._ended("did not start")
+                models = self._models()
                 if models is not None:
                     break
-                task.advance(0, child.stage())
+                task.advance(0, self._child.stage())
                 time.sleep(_POLL_SECONDS)
         # Where vLLM could not import our plugin it goes on without it.
         if any(card.get("owned_by") != "adapterhub" for card in models):
             raise AdzError(
                 "vLLM started without adapterhub's plugin and was stopped",
-                f"install adapterhub again beside it, and see {child.log}",
+                f"install adapterhub again beside it, and see {self._child.log}",
             )
+
+    def wait(self) -> AdzError:
+        """Wait for its end, and say why it ended."""
+        self._child.wait()
+        return self._ended("ended")
+
+    def _models(self) -> list[dict[str, Any]] | None:
+        """The models that the server lists, None while it does not answer."""
+        content = ask(f"{self._url}/models", self._settings.own_key)
+        if content is None:
+            return None
+        try:
+            data: list[dict[str, Any]] = json.loads(content)["data"]
+        except ValueError:
+            return None
+        return data
+
+    def _ended(self, word: str) -> AdzError:
+        return AdzError(f"vLLM {word}: {self._child.reason()}", f"its log is {self._child.log}")
 
 
 def choose_rank(registry: Registry, base: BaseRecord, asked: int | None) -> int:
@@ -108,44 +126,3 @@ def _largest_rank(registry: Registry, base: BaseRecord, method: str) -> int | No
         if rank <= LEGAL_RANKS[-1]:
             return rank
     return None
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Within the block SIGTERM raises _TerminatedError, where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        # Once is enough: a second one must not interrupt the stopping of vLLM.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise _TerminatedError
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _ask(url: str, key: str) -> list[dict[str, Any]] | None:
-    """The models that the server lists, None while it does not answer."""
-    request = urllib.request.Request(url)  # noqa: S310
-    request.add_header("Authorization", f"Bearer {key}")
-    # Our own child on this machine, whose certificate names another host.
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
-    try:
-        with opener.open(request, timeout=10) as response:
-            data: list[dict[str, Any]] = json.load(response)["data"]
-            return data
-    except (OSError, ValueError, urllib.error.URLError):
-        return None
-
-
-def _ended(child: Child, word: str) -> AdzError:
-    return AdzError(f"vLLM {word}: {child.reason()}", f"its log is {child.log}")

@@ -18,12 +18,14 @@ def register() -> None:
     settings = read_settings()
     if settings is None or _registered:
         return
-    from adapterhub_vllm import doors, kernels, serving
+    from adapterhub_vllm import counting, doors, kernels, presets, serving
 
     try:
         kernels.install()
         doors.check()
         serving.install(settings)
+        counting.install()
+        presets.install()
         doors.install(settings.doors)
     except AdzError as error:
         raise SystemExit(f"adz: {error}") from error

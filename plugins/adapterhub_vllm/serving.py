@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from adapterhub.errors import AdzError
 from adapterhub.serve.errors import RequestError
+from adapterhub.serve.metrics import current_request
 from adapterhub.serve.models import ServedModel
 from adapterhub_vllm.adapters import Adapters
 from adapterhub_vllm.contract import check_signatures
+from adapterhub_vllm.presets import fill_in
 from adapterhub_vllm.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def _check_model(adapters: Adapters, settings: ServerSettings) -> Any:
                 str(error), "InternalServerError", HTTPStatus.INTERNAL_SERVER_ERROR
             )
         request.model = entry.lora_name if entry else settings.base
+        current_request().answered_by(request.model)
+        fill_in(request)
         return None
 
     return check_model

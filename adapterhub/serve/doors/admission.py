@@ -54,7 +54,7 @@ class Admission:
         `key_at_once` requests already.
         """
         if key_at_once is not None and self._of_key[key] >= key_at_once:
-            raise self._refusal(f"this key has {key_at_once} requests at once already")
+            raise self._refusal(f"this key has {key_at_once} requests at once already", "key_busy")
         weight = min(sequences, self._at_once)
         place = Place(adapter, key, weight, asyncio.get_running_loop().create_future())
         if adapter not in self._queues:
@@ -66,7 +66,8 @@ class Admission:
         self._admit()
         if not place.granted.done() and len(queue) > self._longest:
             self.leave(place)
-            raise self._refusal(f"{len(queue)} requests wait for {adapter or 'this model'} already")
+            what = f"{len(queue)} requests wait for {adapter or 'this model'} already"
+            raise self._refusal(what, "queue_full")
         return place
 
     def leave(self, place: Place) -> None:
@@ -125,13 +126,13 @@ class Admission:
             and running + weight > self._adapter_at_once
         )
 
-    def _refusal(self, message: str) -> RequestError:
+    def _refusal(self, message: str, reason: str) -> RequestError:
         ahead = sum(len(queue) for queue in self._queues.values()) + 1
         seconds = math.ceil(self._answer_seconds * ahead / self._at_once)
-        return too_many(message, min(_LONGEST_RETRY_SECONDS, seconds))
+        return too_many(message, min(_LONGEST_RETRY_SECONDS, seconds), reason)
 
 
-def too_many(message: str, seconds: float) -> RequestError:
+def too_many(message: str, seconds: float, reason: str) -> RequestError:
     """429, with the whole seconds after which another try makes sense."""
     retry = {"retry-after": str(max(1, math.ceil(seconds)))}
-    return RequestError(HTTPStatus.TOO_MANY_REQUESTS, message, None, retry)
+    return RequestError(HTTPStatus.TOO_MANY_REQUESTS, message, None, retry, reason)

@@ -60,7 +60,7 @@ class BodyReader:
                     if size > self._limit:
                         raise self._too_large()
                     if self._room < 0:
-                        busy = too_many("too many large requests are being read", 1)
+                        busy = too_many("too many large requests are being read", 1, "busy")
                         busy.headers = {**busy.headers, **_CLOSE}
                         raise busy
         except TimeoutError:
@@ -84,11 +84,13 @@ class BodyReader:
 @dataclass(slots=True)
 class Asked:
     """What a body asks for. `name` is the base or adapter of its `model`, empty where that is
-    no reference; `sequences` is the number of answers."""
+    no reference; `sequences` is the number of answers; `token_limit` what each of them may have
+    where the request does not say and the server has a limit."""
 
     values: dict[str, Any]
     name: str
     sequences: int
+    token_limit: int | None = None
 
     @property
     def model(self) -> str:
@@ -117,6 +119,7 @@ class Asked:
             )
         if given:
             return False
+        self.token_limit = share
         is_completion = path == "/v1/completions"
         if is_completion and "max_tokens" not in self.values and share >= _COMPLETION_TOKENS:
             return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adapterhub.errors import usage_error
-from adapterhub.protocols import Limits, Progress, ServeSettings
+from adapterhub.protocols import Limits, LogFormat, Progress, ServeSettings
 from adapterhub.serve.address import is_loopback
 from adapterhub.serve.doors.keys import digest_of, read_keys
 
@@ -15,11 +15,15 @@ from adapterhub.serve.doors.keys import digest_of, read_keys
 @dataclass(frozen=True, slots=True)
 class DoorSettings:
     """`digests` are the SHA-256 of keys that open everything, beside the file's; `at_once` of
-    `limits` is set. `keys` is that of `ServeSettings`, never None beyond this machine."""
+    `limits` is set. `keys` is that of `ServeSettings`, never None beyond this machine, and so
+    are the others; `requests_log` is a path."""
 
     digests: tuple[str, ...]
     keys: bool | None
     limits: Limits
+    drain_seconds: float = 30.0
+    requests_log: str | None = None
+    log_format: LogFormat = "text"
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> DoorSettings:
@@ -55,9 +59,9 @@ def needs_key(host: str, api_key: str | None, keys: bool | None, progress: Progr
     return False
 
 
-def door_settings(settings: ServeSettings, at_once: int, *more_keys: str) -> DoorSettings:
+def door_settings(settings: ServeSettings, at_once: int) -> DoorSettings:
     """The doors that `settings` ask for; `at_once` is the engine's own number of requests."""
-    keys = [*([settings.api_key] if settings.api_key else []), *more_keys]
+    keys = [key for key in (settings.api_key, settings.own_key) if key]
     limits = settings.limits
     needed = settings.keys
     if needed is None and (settings.api_key or not is_loopback(settings.host)):
@@ -66,4 +70,7 @@ def door_settings(settings: ServeSettings, at_once: int, *more_keys: str) -> Doo
         digests=tuple(digest_of(key) for key in keys),
         keys=needed,
         limits=replace(limits, at_once=limits.at_once or at_once),
+        drain_seconds=settings.drain_seconds,
+        requests_log=str(settings.requests_log) if settings.requests_log else None,
+        log_format=settings.log_format,
     )

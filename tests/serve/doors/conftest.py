@@ -31,6 +31,7 @@ class Stub:
     release: threading.Event = field(default_factory=threading.Event)
     cards: tuple[str, ...] = ("tiny", "sql", "sql@1", "team/a", "team/a@prod")
     status: int = 200
+    loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
@@ -38,9 +39,12 @@ class Stub:
             body += message["body"]
             if not message["more_body"]:
                 break
+        self.loop = asyncio.get_running_loop()
         if scope["path"] == "/v1/models":
             data = {"object": "list", "data": [{"id": card, "root": card} for card in self.cards]}
             return await self._json(send, data)
+        if scope["path"] == "/health":
+            return await self._json(send, {})
         asked = json.loads(body) if body else {}
         self.seen.append({"path": scope["path"], "headers": scope["headers"], "body": asked})
         model = str(asked.get("model"))
@@ -85,6 +89,7 @@ class Site:
     doors: Doors
     port: int
     client: httpx2.Client
+    loop: asyncio.AbstractEventLoop
 
     def ask(self, model: Any = "sql", key: str | None = None, **body: Any) -> httpx2.Response:
         """One completion."""
@@ -106,9 +111,16 @@ def serve(home: Path) -> Iterator[Serve]:
     """Starts doors with these limits; `keys` and `digests` are those of `DoorSettings`."""
     running = []
 
-    def start(*, keys: bool | None = None, digests: tuple[str, ...] = (), **limits: Any) -> Site:
+    def start(
+        *,
+        keys: bool | None = None,
+        digests: tuple[str, ...] = (),
+        requests_log: str | None = None,
+        **limits: Any,
+    ) -> Site:
         stub = Stub()
-        settings = DoorSettings(digests, keys, Limits(**{"at_once": 4, **limits}))
+        given = Limits(**{"at_once": 4, **limits})
+        settings = DoorSettings(digests, keys, given, requests_log=requests_log, log_format="json")
         doors = Doors(stub, settings)
         config = uvicorn.Config(
             doors, port=0, log_level="warning", lifespan="off", http=PatientConnection
@@ -121,7 +133,9 @@ def serve(home: Path) -> Iterator[Serve]:
         port = server.servers[0].sockets[0].getsockname()[1]
         client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
         running.append((server, thread, client, stub))
-        return Site(stub, doors, port, client)
+        client.get("/health")
+        assert stub.loop is not None
+        return Site(stub, doors, port, client, stub.loop)
 
     yield start
     for server, thread, client, stub in running:
