@@ -97,7 +97,7 @@ ROWS = (
     Row(
         "remote",
         "a remote that flips, cuts, stalls, fails, redirects",
-        ("tests/exchange/test_lies.py", "tests/remotes"),
+        ("tests/exchange/test_lies.py", "tests/exchange/test_lying_manifests.py", "tests/remotes"),
     ),
 )
 

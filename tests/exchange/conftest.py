@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapterhub.exchange.bounds import Bounds
-from adapterhub.manifest import FileRecord, sha256_of
+from adapterhub.exchange.push import push
+from adapterhub.manifest import FileRecord, Version, sha256_of
 from adapterhub.merge.silent import Silent
 from adapterhub.protocols import Registry, RemoteFile, RemoteVersion
+
+# The module beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @dataclass
@@ -94,3 +100,16 @@ def make_file() -> Callable[[bytes], RemoteFile]:
         return RemoteFile(name, FileRecord(sha256=sha256_of(data), size=len(data)))
 
     return make
+
+
+@pytest.fixture
+def receiver(
+    sender: Registry,
+    open_home: Callable[[str], Registry],
+    commit_small: Callable[..., Version],
+    remote: Any,
+) -> Registry:
+    """An empty registry; `remote` holds sql@1 with weights of 3.2 MB."""
+    commit_small(sender, width=200_000)
+    list(push(sender, remote, ["sql"], Silent()))
+    return open_home("receiver")

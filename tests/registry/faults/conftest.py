@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from adapterhub.exchange.push import push
+from adapterhub.exchange.remotes import open_remote
+from adapterhub.merge.silent import Silent
+from adapterhub_registry.store import LocalRegistry
+
 # The modules beside this file, which are also scripts that the tests start.
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -43,3 +48,28 @@ def scratch() -> Iterator[Path]:
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def lived_in(registry: LocalRegistry, payloads: Path) -> LocalRegistry:
+    """A registry in which every kind of change happened, but the last removals."""
+    from workload import EVERYTHING, Workload
+
+    work = Workload(registry, payloads, 0)
+    for kind in EVERYTHING[:-2]:
+        work.run(kind)
+    for record in registry.bases():
+        # Its files are nowhere, which fsck would find.
+        registry.remove_base(record.name)
+    assert len(registry.versions()) >= 2
+    return registry
+
+
+@pytest.fixture
+def share(lived_in: LocalRegistry, tmp_path: Path) -> Path:
+    """A directory to which everything was pushed."""
+    folder = tmp_path / "share"
+    folder.mkdir()
+    names = sorted(lived_in.names())
+    list(push(lived_in, open_remote(str(folder)), names, Silent(), every=True))
+    return folder

@@ -30,7 +30,7 @@ from adapterhub.protocols import Finding
 from adapterhub_registry.store import LocalRegistry
 
 # A failure of one of these may come after its change was made.
-IN_STEPS = ("gc", "push", "push alias", "pull", "pull back")
+IN_STEPS = ("overtaken", "gc", "push", "push alias", "pull", "pull back")
 # These change nothing that a registry acknowledges.
 INVISIBLE = ("rebuild", "view", "heal", "reopen")
 

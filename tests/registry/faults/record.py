@@ -21,7 +21,7 @@ from crashes import LEFT_OUT
 from exchanging import ExchangingWorkload
 from shim import Shim
 
-from adapterhub_registry import disk
+from adapterhub_registry import disk, storing
 from adapterhub_remotes import local_files
 
 
@@ -57,12 +57,13 @@ def record(job: dict[str, Any]) -> None:
     shim.record(Path(job["out"]))
     work = ExchangingWorkload(folder, Path(job["payloads"]), job["seed"])
     shim.note(json.dumps(["open", work.snapshot()]))
+    work.on_part = lambda kind: shim.note(json.dumps([kind, work.snapshot()]))
     for kind in job["kinds"] or [None] * job["steps"]:
         if kind:
             work.run(kind)
         else:
             kind = work.step()
-        shim.note(json.dumps([kind, work.snapshot()]))
+        work.on_part(kind)
     shim.record(None)
 
 
@@ -80,6 +81,7 @@ def leave_out(shim: Shim, file_name: str, line: int) -> None:
         return run
 
     disk.sync = without(disk.sync)
+    storing._Staged.sync = without(storing._Staged.sync)
     local_files._sync = without(local_files._sync)
     os.fsync = without(os.fsync)
 

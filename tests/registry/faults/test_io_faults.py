@@ -25,9 +25,9 @@ from adapterhub_registry.store import LocalRegistry
 STRIDE = int(os.environ.get("TEST_FAULT_STRIDE", "61"))
 INJECT = Path(__file__).with_name("inject.py")
 KINDS = (
-    "commit", "tag", "rollback", "untag", "attest", "base", "remove base", "remove", "remove name",
-    "restore", "gc", "view", "heal", "rebuild", "lease", "reopen", "push", "push alias", "pull",
-    "pull alias", "pull back",
+    "commit", "overtaken", "tag", "rollback", "untag", "attest", "base", "remove base", "remove",
+    "remove name", "restore", "gc", "view", "heal", "rebuild", "lease", "reopen", "push",
+    "push alias", "pull", "pull alias", "pull back",
 )  # fmt: skip
 
 

@@ -7,9 +7,11 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Manifest
+from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Finding, LogEntry
 from adapterhub_registry.store import LocalRegistry
 
@@ -18,8 +20,8 @@ BASES = ("llama", "qwen")
 ALIASES = ("prod", "beta")
 # Each kind of change once, in an order in which each has something to do.
 EVERYTHING = (
-    "base", "commit", "commit", "commit", "commit", "tag", "tag", "view", "heal", "remove",
-    "restore", "remove", "gc", "reopen", "rollback", "attest", "rebuild", "untag", "remove name",
+    "base", "commit", "commit", "overtaken", "tag", "tag", "view", "heal", "remove", "restore",
+    "remove", "gc", "reopen", "rollback", "attest", "rebuild", "untag", "commit", "remove name",
     "remove base",
 )  # fmt: skip
 HOLDER = "workload"
@@ -82,6 +84,8 @@ class Workload:
 
     def __init__(self, registry: LocalRegistry, payloads: Path, seed: int) -> None:
         self.registry = registry
+        # Is told what is done within a step that does several things.
+        self.on_part: Callable[[str], None] = lambda what: None
         self._payloads = sorted(payloads.iterdir())
         self._random = random.Random(seed)
         self._turn = 0
@@ -118,6 +122,7 @@ class Workload:
         registry, pick = self.registry, self._random.choice
         return {
             "commit": (5, lambda: registry.commit(manifest(pick(NAMES)), pick(self._payloads))),
+            "overtaken": (1, self._overtaken),
             "tag": (4, self._tag),
             "rollback": (2, lambda: registry.rollback(*self._alias(moves=2))),
             "untag": (1, lambda: registry.untag(*self._alias(moves=1))),
@@ -143,9 +148,25 @@ class Workload:
     def _bases(self) -> list[str]:
         return [record.name for record in self.registry.bases()]
 
+    def _overtaken(self) -> None:
+        """A commit that another one comes before, after its files were prepared."""
+        name, payload = self._random.choice(NAMES), self._random.choice(self._payloads)
+        plugins = load_plugins()
+        call_event = plugins.call_event
+
+        def first(event: str, **arguments: Any) -> None:
+            with mock.patch.object(plugins, "call_event", call_event):
+                self.registry.commit(manifest(name), payload)
+            self.on_part("commit")
+
+        with mock.patch.object(plugins, "call_event", first):
+            self.registry.commit(manifest(name), payload)
+
     def _tag(self) -> None:
         """Rather move an alias than make a new one."""
-        versions, alias = self.registry.versions(), self._random.choice(ALIASES)
+        versions = self.registry.versions()
+        known = [alias for version in versions for alias in version.aliases]
+        alias = self._random.choice([*known, *known, *ALIASES])
         tagged = {version.name for version in versions if alias in version.aliases}
         others = [v.reference for v in versions if v.name in tagged and alias not in v.aliases]
         self.registry.tag(self._random.choice(others or [self._version()]), alias)

@@ -11,7 +11,12 @@ import pytest
 from huggingface_hub.utils import close_session
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hub_server import TOKEN, HubServer, running_hub
+from hub_answers import TOKEN
+from hub_server import HubServer, running_hub
+from made import WEIGHTS, Made
+
+from adapterhub.exchange.remotes import open_remote
+from adapterhub.protocols import Remote
 
 
 @pytest.fixture
@@ -56,3 +61,25 @@ def set_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str 
             monkeypatch.setenv("HF_TOKEN", token)
 
     return change
+
+
+@pytest.fixture
+def remote(home: Path, hub: HubServer) -> Remote:
+    """What is below one organisation."""
+    return open_remote("hub://org")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Made]:
+    """A version of two files and an artifact, and of more (`__` for a dot)."""
+
+    def run(number: int = 7, seed: bytes = b"", name: str = "sql", **files: bytes) -> Made:
+        contents = {
+            "adapter_config.json": b'{"r": 4}',
+            "adapter_model.safetensors": WEIGHTS + seed,
+            "artifacts/curve.csv": b"1\n2\n",
+            **{path.replace("__", "."): data for path, data in files.items()},
+        }
+        return Made(tmp_path, number, contents, name)
+
+    return run

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,9 @@ from adapterhub.exchange.bounds import Bounds
 from adapterhub.merge.silent import Silent
 from adapterhub.protocols import Registry
 from adapterhub_remotes.oci.remote import OciRemote
+
+# The modules beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def program(name: str) -> str:
