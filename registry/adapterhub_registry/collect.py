@@ -131,6 +131,9 @@ def _sort(path: Path, cutoff: float, old: list[Path], found: _Found) -> None:
 def _move_to_trash(storage: Storage, found: _Found) -> None:
     for path in [*found.blobs, *found.views]:
         disk.rename(path, _place_in_trash(storage, path))
+    if found.views:
+        # Else a view may be back after a power loss, but without its files.
+        disk.sync(storage.views.directory)
     for path in found.staged:
         # It may have been made a moment ago, and be held only now.
         with disk.lease(path) as free:

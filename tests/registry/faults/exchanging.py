@@ -18,8 +18,8 @@ from adapterhub_registry.store import LocalRegistry
 
 # Each kind of exchange once, in an order in which each has something to do.
 EXCHANGE = (
-    "commit", "push", "pull", "tag", "push alias", "pull alias", "remove name", "gc", "pull back",
-    "commit", "push", "pull",
+    "commit", "push", "pull", "tag", "push alias", "pull alias", "view", "remove name", "gc",
+    "pull back", "commit", "push", "pull",
 )  # fmt: skip
 
 
