@@ -22,7 +22,7 @@ FLOATS = {
     "F16": ("<u2", 0x7C00),
     "BF16": ("<u2", 0x7F80),
 }
-_CHUNK = 2**20
+_CHUNK = 2**18
 """Bytes; a multiple of every element's size."""
 
 Span = tuple[str, int, int]
@@ -48,7 +48,7 @@ def read_pieces(path: Path, tensors: Mapping[str, TensorInfo]) -> Iterator[Piece
     Raises AdzError (exit code 3) for a file that ends early.
     """
     # One buffer for all: memory that is new for each tensor costs more than the reading.
-    buffer = bytearray(_CHUNK)
+    buffer, scratch = bytearray(_CHUNK), bytearray(_CHUNK)
     with path.open("rb") as file:
         for dtype, spans in _windows(tensors):
             first, size = spans[0][1], spans[-1][2] - spans[0][1]
@@ -57,7 +57,9 @@ def read_pieces(path: Path, tensors: Mapping[str, TensorInfo]) -> Iterator[Piece
             if file.readinto(window) != size:
                 raise AdzError(f"{path} ends early", exit_code=EXIT_VERIFICATION)
             for (name, start, end), largest in zip(
-                spans, _largest(window, dtype, [s - first for _, s, _ in spans]), strict=True
+                spans,
+                _largest(window, scratch, dtype, [s - first for _, s, _ in spans]),
+                strict=True,
             ):
                 yield Piece(name, window[start - first : end - first], largest)
 
@@ -84,12 +86,14 @@ def _windows(tensors: Mapping[str, TensorInfo]) -> Iterator[tuple[str, list[Span
         yield dtype, spans
 
 
-def _largest(window: memoryview, dtype: str, starts: list[int]) -> list[int]:
+def _largest(window: memoryview, scratch: bytearray, dtype: str, starts: list[int]) -> list[int]:
     # Imported late: `adz ls` must not pay for it.
     import numpy as np
 
     kind = np.dtype(FLOATS[dtype][0] if dtype in FLOATS else "u1")
     bits: NDArray[np.unsignedinteger] = np.frombuffer(window, dtype=kind)
     if dtype in FLOATS:
-        bits = bits & np.array((1 << (8 * kind.itemsize - 1)) - 1, dtype=kind)
+        unsigned = np.frombuffer(scratch, dtype=kind, count=bits.size)
+        mask = np.array((1 << (8 * kind.itemsize - 1)) - 1, dtype=kind)
+        bits = np.bitwise_and(bits, mask, out=unsigned)
     return [int(v) for v in np.maximum.reduceat(bits, [s // kind.itemsize for s in starts])]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from http import HTTPStatus
+from typing import Literal
 
 from adapterhub.bases.identity import template_warning, why_not_version
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
@@ -18,7 +19,7 @@ from adapterhub.serve.errors import RequestError
 
 # team/name, '@', and a digest with its prefix: the text of an error stays short.
 _LONGEST = 256
-_PAGE = 100
+_PAGE = 1000
 
 WhyNot = Callable[[Version], str | None]
 """Why an engine does not serve a version, or None when it does."""
@@ -40,14 +41,15 @@ def servable_versions(
     base: BaseRecord,
     *,
     method: str | None = None,
-    sort: str,
-    reverse: bool,
+    scope: Literal["latest", "live"] = "live",
+    sort: str = "name",
+    reverse: bool = False,
 ) -> Iterator[Version]:
-    """The versions that may be served over `base` in the order of a listing; those that are not
-    asked for are not read."""
+    """The versions that may be served over `base` in the order of a listing; those of other bases
+    and those that are not asked for are not read."""
     for offset in itertools.count(0, _PAGE):
         page = registry.listing(
-            base=base.name, method=method, scope="live",
+            base=base.name, method=method, scope=scope,
             sort=sort, reverse=reverse, limit=_PAGE, offset=offset,
         )  # fmt: skip
         for listed in page:
@@ -60,7 +62,7 @@ def servable_versions(
 
 def template_notes(registry: Registry, base: BaseRecord) -> Iterator[str]:
     """A line where servable adapters were made with another chat template than the base's."""
-    versions = [v for v in registry.versions() if why_not_servable(v, base) is None]
+    versions = servable_versions(registry, base)
     warnings = [warning for v in versions if (warning := template_warning(v, base))]
     if warnings:
         more = f", and {len(warnings) - 1} more like it" if len(warnings) > 1 else ""

@@ -8,15 +8,14 @@ from typing import Any
 
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.protocols import Registry
-from adapterhub.serve.models import why_not_servable
+from adapterhub.serve.models import servable_versions
 
 
 def quantizer_notes(registry: Registry, base: BaseRecord) -> Iterator[str]:
     """A line for the newest servable version of each name that was trained over a quantizer:
     its held-out loss there, and what was measured over the base that serves."""
-    newest = {version.name: version for version in registry.versions()}
-    for version in newest.values():
-        if version.manifest.quantizer and why_not_servable(version, base) is None:
+    for version in servable_versions(registry, base, scope="latest"):
+        if version.manifest.quantizer:
             yield _note(registry, base, version)
 
 

@@ -17,16 +17,14 @@ def registry(commit_adapter: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     commit_adapter("sql")
     commit_adapter("french", seed=1)
     registry = open_registry()
-    plain = registry.versions
+    plain = registry.resolve
 
-    def versions() -> list[Any]:
-        changes = {"quantizer": "nf4"}
-        return [
-            replace(v, manifest=v.manifest.model_copy(update=changes)) if v.name == "french" else v
-            for v in plain()
-        ]
+    def resolve(reference: str) -> Any:
+        version = plain(reference)
+        changes = {"quantizer": "nf4"} if version.name == "french" else {}
+        return replace(version, manifest=version.manifest.model_copy(update=changes))
 
-    monkeypatch.setattr(registry, "versions", versions)
+    monkeypatch.setattr(registry, "resolve", resolve)
     return registry
 
 
@@ -49,15 +47,14 @@ def test_a_score_over_the_serving_base_is_shown(registry: Any, tiny_base: Any) -
 def test_the_difference_that_training_measured_is_shown(
     registry: Any, tiny_base: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = registry.versions
+    plain = registry.resolve
     metrics = {"holdout_loss": 0.4118, "holdout_loss_served": 0.43}
 
-    def versions() -> list[Any]:
-        return [
-            replace(v, manifest=v.manifest.model_copy(update={"metrics": metrics})) for v in plain()
-        ]
+    def resolve(reference: str) -> Any:
+        version = plain(reference)
+        return replace(version, manifest=version.manifest.model_copy(update={"metrics": metrics}))
 
-    monkeypatch.setattr(registry, "versions", versions)
+    monkeypatch.setattr(registry, "resolve", resolve)
     assert list(quantizer_notes(registry, tiny_base)) == [
         "french@1 was trained over nf4 (held-out loss 0.412) and is served over F32 "
         "(held-out loss 0.430, +0.018)"
