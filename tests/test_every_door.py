@@ -10,6 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from adapterhub.plugins import open_registry
 from adapterhub.protocols import ServeSettings
 from adapterhub.serve.doors.settings import door_settings
 from adapterhub.serve.errors import RequestError
+from adapterhub.serve.metrics import Residency
 from adapterhub.serve.models import why_not_servable
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -80,9 +82,16 @@ def vllm_engine(adz: Any, folder: Path) -> str | None:
     from adapterhub_vllm.adapters import Adapters
     from adapterhub_vllm.settings import ServerSettings
 
-    settings = ServerSettings("tiny", 16, door_settings(ServeSettings("tiny"), 4))
+    settings = ServerSettings("tiny", 16, 8, door_settings(ServeSettings("tiny"), 4))
+
+    async def ask() -> None:
+        adapters = Adapters(settings)
+        adapters.start(AsyncMock(), Residency())
+        with adapters.request():
+            await adapters.request_for("sql")
+
     try:
-        asyncio.run(Adapters(settings).request_for("sql", None))
+        asyncio.run(ask())
     except RequestError as error:
         return str(error) if error.status is HTTPStatus.UNPROCESSABLE_ENTITY else None
     return None

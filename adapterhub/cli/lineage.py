@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adapterhub.cli.output import json_option, print_result
+from adapterhub.cli.output import format_weights, json_option, print_result
 
 if TYPE_CHECKING:
     from adapterhub.lineage.graph import Graph
@@ -28,7 +28,13 @@ def command(reference: str, children: bool, svg: Path | None, mermaid: bool, as_
     from adapterhub.lineage.graph import lineage
     from adapterhub.plugins import open_registry
 
-    graph = lineage(open_registry(), reference, children=children)
+    registry = open_registry()
+    graph = lineage(registry, reference, children=children)
+    weights = registry.splits().get(reference)
+    if weights is not None:
+        click.echo(
+            f"{reference} is split, {format_weights(weights)}: its heaviest version", err=True
+        )
     if svg is not None:
         from adapterhub.lineage.svg import svg as draw
 

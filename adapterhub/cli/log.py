@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from adapterhub.cli.output import format_table, json_option, print_result
+from adapterhub.cli.output import format_table, format_weights, json_option, print_result
 
 if TYPE_CHECKING:
     from adapterhub.protocols import LogEntry
@@ -34,6 +35,9 @@ def _what(entry: LogEntry) -> str:
     if entry.alias is None:
         origin = f" from {entry.source}" if entry.source else ""
         return f"{entry.name}@{entry.version}{origin}"
-    before = "" if entry.previous is None else f"{entry.previous} "
-    after = "removed" if entry.version is None else str(entry.version)
-    return f"{entry.name}@{entry.alias}: {before}-> {after}"
+    before, after = _target(entry.previous, entry.ended), _target(entry.version, entry.weights)
+    return f"{entry.name}@{entry.alias}: {before + ' ' if before else ''}-> {after or 'removed'}"
+
+
+def _target(number: int | None, weights: Mapping[int, int]) -> str:
+    return format_weights(weights) or ("" if number is None else str(number))

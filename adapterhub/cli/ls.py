@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from adapterhub.cli.output import (
     TerminalProgress,
     format_size,
     format_table,
+    format_weights,
     json_option,
     print_result,
 )
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from adapterhub.protocols import Listing
 
     Scope = Literal["latest", "live", "removed"]
+    Splits = Mapping[str, Mapping[int, int]]
 
 _HEADER = ("name", "versions", "latest", "aliases", "method", "rank", "base", "size", "made by")
 _VERSION_HEADER = ("version", "aliases", "method", "rank", "base", "size", "made by", "created")
@@ -70,13 +72,17 @@ def command(
         raise usage_error("--all-versions and --removed exclude each other")
     scope: Scope = "removed" if removed else "live" if all_versions else "latest"
     if remote is None:
-        found = open_registry().listing(scope=scope, **query)
+        registry = open_registry()
+        found, splits = registry.listing(scope=scope, **query), registry.splits()
     else:
-        found = _at_remote(remote, scope, query)
+        # A remote knows no splits.
+        found, splits = _at_remote(remote, scope, query), {}
     if not found:
         click.echo(_nothing(query, remote, removed=removed), err=True)
-    text = _versions(found, removed=removed) if all_versions or removed else _adapters(found)
-    print_result([asdict(entry) for entry in found], text if found else "", as_json=as_json)
+    table = _versions if all_versions or removed else _adapters
+    text = table(found, splits, removed=removed)
+    value = [asdict(entry) | {"splits": _splits(entry, splits)} for entry in found]
+    print_result(value, text if found else "", as_json=as_json)
 
 
 def _at_remote(url: str, scope: Scope, query: dict[str, Any]) -> list[Listing]:
@@ -91,21 +97,21 @@ def _at_remote(url: str, scope: Scope, query: dict[str, Any]) -> list[Listing]:
     return list_remote(open_remote(url), TerminalProgress(), every=scope == "live", **query)
 
 
-def _adapters(found: list[Listing]) -> str:
+def _adapters(found: list[Listing], splits: Splits, *, removed: bool) -> str:
     header, scored = list(_HEADER), any(entry.score is not None for entry in found)
     rows = [
-        [e.name, e.versions, e.version, _aliases(e.aliases), *_facts(e), *([e.score] * scored)]
+        [e.name, e.versions, e.version, _aliases(e, splits), *_facts(e), *([e.score] * scored)]
         for e in found
     ]
     return format_table(header + ["metric"] * scored, rows)
 
 
-def _versions(found: list[Listing], *, removed: bool) -> str:
+def _versions(found: list[Listing], splits: Splits, *, removed: bool) -> str:
     scored = any(entry.score is not None for entry in found)
     rows = [
         [
             f"{e.name}@{e.version}",
-            " ".join(alias for alias, number in e.aliases.items() if number == e.version),
+            " ".join(_aliases_of_version(e, splits)),
             *_facts(e),
             _time(e.created),
             *([_time(e.removed or "")] * removed),
@@ -122,8 +128,28 @@ def _facts(entry: Listing) -> list[object]:
     return [entry.method, rank, entry.base or "unknown", format_size(entry.size), how]
 
 
-def _aliases(aliases: Mapping[str, int]) -> str:
-    return " ".join(f"{alias}@{number}" for alias, number in aliases.items())
+def _aliases(entry: Listing, splits: Splits) -> str:
+    split = _splits(entry, splits)
+    return " ".join(
+        f"{alias}@{format_weights(split[alias]) if alias in split else number}"
+        for alias, number in entry.aliases.items()
+    )
+
+
+def _aliases_of_version(entry: Listing, splits: Splits) -> Iterator[str]:
+    """An alias that is split is that of each of its versions, with its weight."""
+    split = _splits(entry, splits)
+    for alias, number in entry.aliases.items():
+        if alias not in split and number == entry.version:
+            yield alias
+        elif entry.version in split.get(alias, {}):
+            yield f"{alias}:{split[alias][entry.version]}"
+
+
+def _splits(entry: Listing, splits: Splits) -> dict[str, Mapping[int, int]]:
+    """alias -> version -> weight, of the entry's name."""
+    names = {alias: f"{entry.name}@{alias}" for alias in entry.aliases}
+    return {alias: splits[name] for alias, name in names.items() if name in splits}
 
 
 def _time(time: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -77,6 +77,11 @@ def format_size(size: float) -> str:
         if size < 999.95:
             return f"{size:.1f} {unit}"
     return f"{size / 1000:.1f} TB"
+
+
+def format_weights(weights: Mapping[int, int]) -> str:
+    """The versions of a split alias and their weights, as 'adz tag --split' takes them."""
+    return ",".join(f"{number}:{weight}" for number, weight in weights.items())
 
 
 class _Bar:

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adapterhub.cli.output import format_size, format_table, json_option, print_result
+from adapterhub.cli.output import (
+    format_size,
+    format_table,
+    format_weights,
+    json_option,
+    print_result,
+)
 
 if TYPE_CHECKING:
     from adapterhub.manifest import BaseLink, FileRecord, Manifest, Version
-    from adapterhub.protocols import Lease, LogEntry
+    from adapterhub.protocols import Lease, LogEntry, Registry
 
     Attestations = Sequence[Mapping[str, Any]]
 
@@ -43,27 +49,39 @@ def command(reference: str, path: bool, card: bool, as_json: bool) -> None:
     attestations = registry.attestations(version)
     leases = [lease for lease in registry.leases() if lease.version == version.reference]
     history = [entry for entry in registry.log(version.name) if entry.version == version.number]
+    splits = _splits(registry, version)
     value = {
         "reference": version.reference,
         "digest": version.digest,
         "aliases": version.aliases,
+        "splits": splits,
         "source": _source(history),
         "manifest": version.manifest.model_dump(mode="json", exclude_none=True),
         "attestations": attestations,
         "leases": [{"holder": lease.holder, "until": lease.until} for lease in leases],
     }
-    sections = _sections(version, attestations, leases, history)
+    sections = _sections(version, splits, attestations, leases, history)
     print_result(value, "\n\n".join(sections), as_json=as_json)
+
+
+def _splits(registry: Registry, version: Version) -> dict[str, Mapping[int, int]]:
+    """The split aliases of which the version is a part: alias -> version -> weight."""
+    found = registry.splits(version.name)
+    parts = {alias: weights for alias, weights in found.items() if version.number in weights}
+    return {alias.partition("@")[2]: weights for alias, weights in parts.items()}
 
 
 def _sections(
     version: Version,
+    splits: Mapping[str, Mapping[int, int]],
     attestations: Attestations,
     leases: Sequence[Lease],
     history: Sequence[LogEntry],
 ) -> Iterator[str]:
     manifest = version.manifest
-    title = version.reference + (f"  ({', '.join(version.aliases)})" if version.aliases else "")
+    whole = [alias for alias in version.aliases if alias not in splits]
+    shown = [*whole, *(f"{alias} {format_weights(w)}" for alias, w in splits.items())]
+    title = version.reference + (f"  ({'; '.join(shown)})" if shown else "")
     yield f"{title}\n{_pairs(_facts(version, attestations, leases, history))}"
     yield "files\n" + _files(manifest.files | manifest.artifacts, set(manifest.artifacts))
     if manifest.parents:

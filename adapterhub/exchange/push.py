@@ -48,6 +48,13 @@ def push(
     bounds = replace(bounds or Bounds(), version_bytes=sys.maxsize)
     pushing = _Push(registry, remote, progress, bounds, key)
     items = outgoing(registry, references, every=every)
+    for item in items:
+        for alias in item.aliases:
+            if f"{item.version.name}@{alias}" in registry.splits(item.version.name):
+                progress.warn(
+                    f"{item.version.name}@{alias} is split here; there it becomes "
+                    f"{item.version.reference}, its heaviest version"
+                )
     holder = f"push by process {os.getpid()} to {remote.url}"
     if dry_run:
         yield from (pushing.one(item, dry_run=True) for item in items)

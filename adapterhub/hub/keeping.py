@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,13 @@ class Keeping(Home):
         with self._registry() as registry:
             return registry.tag(reference, alias)
 
+    def split(self, name: str, alias: str, weights: Mapping[int, int]) -> Version:
+        """Point `alias` at several versions, version -> weight; return the heaviest."""
+        with self._registry() as registry:
+            return registry.split(name, alias, weights)
+
     def rollback(self, name: str, alias: str) -> Version:
-        """Point `alias` at the version before its last move."""
+        """Point `alias` at the version before its last move, or before it was split."""
         with self._registry() as registry:
             return registry.rollback(name, alias)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from threading import Lock
 from typing import Any
 
 from adapterhub import specs
@@ -19,6 +20,7 @@ from adapterhub.serve.metrics import Metrics, current_request
 from adapterhub.serve.models import ModelList, resolve_model, why_not_servable
 from adapterhub.serve.preset import Preset, Presets, apply_preset
 from adapterhub.serve.sticky import ASKING
+from adapterhub.serve.unknown import UnknownNames
 from adapterhub_transformers.requests import GenerationRequest
 from adapterhub_transformers.worker import Worker
 
@@ -40,10 +42,14 @@ class Service:
     _presets: Presets = field(default_factory=Presets)
     _warned: set[str] = field(default_factory=set)
     _listed: ModelList = field(default_factory=ModelList)
+    _unknown: UnknownNames = field(default_factory=UnknownNames)
+    _lock: Lock = field(default_factory=Lock)
 
     def resolve(self, model: object, prompt_format: PromptFormat) -> Version | None:
         """The version that answers now, None for the base; RequestError where none may."""
-        version = resolve_model(self.registry, self.base, model, self._why_not, ASKING.get())
+        # Requests are resolved in several threads.
+        with self._lock, self._unknown.remembered(self.registry, model):
+            version = resolve_model(self.registry, self.base, model, self._why_not, ASKING.get())
         current_request().answered_by(version.reference if version else self.base.name)
         trained = version.manifest.prompt_format if version else None
         if version and trained not in (None, prompt_format) and version.digest not in self._warned:

@@ -1,32 +1,37 @@
 """From a request's `model` to the adapter that vLLM loads, at each request anew.
 
-A version is loaded once, under an id of its own and from a directory named by its digest, and
-checked before its first request. An alias that moves therefore only changes which of these
-entries the next request gets.
+A version is loaded under an id of its own and from a path named by its digest, and checked
+before. An alias that moves therefore only changes which version the next request gets.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import shutil
 import time
 from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from adapterhub.errors import AdzError
+from adapterhub.errors import EXIT_USAGE, AdzError
 from adapterhub.manifest import Version
 from adapterhub.plugins import open_registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.hold import Hold
-from adapterhub.serve.metrics import ServedRequest, current_request
+from adapterhub.serve.metrics import Residency, ServedRequest, current_request
 from adapterhub.serve.models import ModelList, ServedModel, resolve_model
 from adapterhub.serve.preset import Presets
 from adapterhub.serve.sticky import ASKING
+from adapterhub.serve.unknown import UnknownNames
+from adapterhub.staging import home_staging, staging_folder
 from adapterhub_vllm.limits import why_not_files, why_not_vllm
+from adapterhub_vllm.residents import Residents
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
@@ -34,11 +39,13 @@ if TYPE_CHECKING:
 
     from adapterhub_vllm.settings import ServerSettings
 
-# vLLM warms up with adapters numbered from 1.
-_FIRST_ID = 1 << 16
 # How long a version that could not be loaded is refused without another try.
 _RETRY_SECONDS = 30.0
 _FAILURES_KEPT = 1024
+# How often it is looked whether what is in memory was removed from the registry.
+_SWEEP_SECONDS = 2.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +60,56 @@ class Adapters:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        # One thread: the registry is opened in it and never leaves it.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="adapterhub-registry")
-        self._ids = count(_FIRST_ID)
-        # By digest, one entry for every version that was ever asked for: the registry bounds it.
-        # An entry never changes, since requests in flight hold its name and id.
-        self._loaded: dict[str, LoRARequest] = {}
-        self._by_name: dict[str, LoRARequest] = {}
-        self._loading: dict[str, asyncio.Task[LoRARequest]] = {}
+        # Apart from it, so that no request waits for the files of another one's adapter.
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="adapterhub-loading")
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._unknown = UnknownNames()
         self._registry: Any = None
         self._hold = Hold("vllm")
         self._listed = ModelList()
         self._presets = Presets()
+        self._files = ExitStack()
+        self._folder: Path | None = None
+        self._residents: Residents | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
-    async def request_for(self, model: object, engine: EngineClient | None) -> LoRARequest | None:
-        """What vLLM needs to answer `model`, None for the base. Raises RequestError.
+    def start(self, engine: EngineClient, residency: Residency) -> None:
+        """Answer with this engine, from now on, in the running event loop."""
+        self._residents = Residents(engine, self._settings.room, self._load, residency)
+        self._sweeping = asyncio.ensure_future(self._sweep())
 
-        engine: where a version is loaded before its first request; None where nothing is
-        generated.
-        """
-        version, ready = await self._in_thread(
-            self._resolve, model, ASKING.get(), current_request()
+    @property
+    def residents(self) -> Residents:
+        """What is in the engine's memory."""
+        if self._residents is None:
+            raise RuntimeError("the server has not started yet")
+        return self._residents
+
+    def request(self) -> AbstractContextManager[None]:
+        """The length of one request, for which the adapters that it takes stay loaded."""
+        return self.residents.request()
+
+    async def request_for(self, model: object) -> LoRARequest | None:
+        """What vLLM needs to answer `model`, None for the base. Raises RequestError."""
+        version = cast(
+            "Version | None",
+            await self._in_thread(self._resolve, model, ASKING.get(), current_request()),
         )
-        if version is None or ready is not None:
-            return cast("LoRARequest | None", ready)
+        if version is None:
+            return None
         failure = self._failures.get(version.digest)
         if failure is not None and time.monotonic() < failure.until:
             raise RequestError(failure.status, failure.message)
-        task = self._loading.get(version.digest)
-        if task is None:
-            task = asyncio.create_task(self._load(version, engine))
-            self._loading[version.digest] = task
-            task.add_done_callback(lambda _: self._loading.pop(version.digest, None))
-        # A client that goes away must not cancel the load that others wait for.
-        return await asyncio.shield(task)
+        return await self.residents.take(version)
 
     def loaded(self, name: str) -> LoRARequest | None:
         """The entry whose `lora_name` is `name`, if it is loaded."""
-        return self._by_name.get(name)
+        return self.residents.find(name)
+
+    def held(self, entry: LoRARequest, answers: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """The engine's answers, with the entry loaded until they end."""
+        return self.residents.hold(entry.lora_int_id, answers)
 
     async def models(self) -> list[ServedModel]:
         """The references that would be answered now."""
@@ -104,26 +122,24 @@ class Adapters:
 
         return cast("list[ServedModel]", await self._in_thread(read))
 
-    async def _load(self, version: Version, engine: EngineClient | None) -> LoRARequest:
+    async def _load(
+        self, engine: EngineClient, version: Version, number: int, name: str
+    ) -> LoRARequest:
+        from vllm.lora.request import LoRARequest
+
+        loop = asyncio.get_running_loop()
         try:
-            directory = await self._in_thread(self._checked_directory, version)
-            request = self._loaded.get(version.digest) or self._entry(version, directory)
-            if engine is not None:
+            directory = await loop.run_in_executor(self._loading, self._private_copy, version)
+            try:
+                request = LoRARequest(name, number, str(directory))
                 await _add(engine, request, version)
+            finally:
+                # vLLM never reads it again, and nobody else can change what it may have mapped.
+                await loop.run_in_executor(self._loading, shutil.rmtree, directory)
         except RequestError as error:
             self._remember_failure(version, error)
             raise
-        self._loaded[version.digest] = request
-        self._by_name[request.lora_name] = request
         return request
-
-    def _entry(self, version: Version, directory: Path) -> LoRARequest:
-        from vllm.lora.request import LoRARequest
-
-        # vLLM tells the adapters of a batch apart by name, so no two digests may share one.
-        taken = version.reference in self._by_name
-        name = f"{version.name}@{version.digest}" if taken else version.reference
-        return LoRARequest(lora_name=name, lora_int_id=next(self._ids), lora_path=str(directory))
 
     def _remember_failure(self, version: Version, error: RequestError) -> None:
         self._failures[version.digest] = _Failure(
@@ -133,41 +149,96 @@ class Adapters:
         while len(self._failures) > _FAILURES_KEPT:
             self._failures.popitem(last=False)
 
-    def _resolve(
-        self, model: object, key: str | None, request: ServedRequest
-    ) -> tuple[Version | None, LoRARequest | None]:
-        """The version, and its entry where it is loaded and its files are still there: vLLM
-        reads them again when it had to let go of it."""
+    def _resolve(self, model: object, key: str | None, request: ServedRequest) -> Version | None:
         registry = self._open()
         base = registry.base(self._settings.base)
         rank = self._settings.max_rank
-        version = resolve_model(registry, base, model, lambda v: why_not_vllm(v, base, rank), key)
+        with self._unknown.remembered(registry, model):
+            version = resolve_model(
+                registry, base, model, lambda v: why_not_vllm(v, base, rank), key
+            )
         if version is not None:
             self._hold.add(registry, version)
             request.preset = self._presets.of(registry, version)
-        entry = self._loaded.get(version.digest) if version else None
-        there = entry is not None and Path(entry.lora_path, "adapter_model.safetensors").is_file()
-        return version, entry if there else None
+        return version
 
-    def _checked_directory(self, version: Version) -> Path:
+    def _private_copy(self, version: Version) -> Path:
+        """The verified files in a directory that is named by the digest, and that nobody else
+        knows."""
+        directory = self._private_folder() / version.digest.removeprefix("sha256:")
         try:
             registry = self._open()
             registry.admit(version, registry.base(self._settings.base))
-            directory: Path = registry.path(version)
-            reason = why_not_files(version, directory, self._settings.max_rank)
-        except (AdzError, OSError, ValueError, KeyError) as error:
+            with _emptied(directory):
+                _copy(registry, version, directory)
+                reason = why_not_files(version, directory, self._settings.max_rank)
+                if reason:
+                    raise AdzError(reason)
+        except AdzError as error:
+            raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        except (OSError, ValueError, KeyError) as error:
             reason = f"{version.reference} cannot be read: {error}"
-        if reason:
-            raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
+            raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from error
         return directory
 
+    def _private_folder(self) -> Path:
+        if self._folder is None:
+            folder = staging_folder(home_staging(), "serve-")
+            self._folder = self._files.enter_context(folder)
+            atexit.register(self._files.close)
+        return self._folder
+
+    async def _sweep(self) -> None:
+        """Let go of what was removed from the registry."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            loaded = self.residents.versions()
+            for digest in await self._in_thread(self._removed, loaded):
+                self.residents.retire(digest)
+
+    def _removed(self, versions: list[Version]) -> list[str]:
+        gone = []
+        registry = self._open()
+        for version in versions:
+            try:
+                registry.resolve(f"{version.name}@{version.digest}")
+            except AdzError as error:
+                # A registry that is busy or damaged says nothing about the version.
+                if error.exit_code == EXIT_USAGE:
+                    gone.append(version.digest)
+        self._hold.drop(gone)
+        return gone
+
     def _open(self) -> Any:
+        """The registry, first asked for in the registry's thread."""
         if self._registry is None:
             self._registry = open_registry()
         return self._registry
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+@contextmanager
+def _emptied(directory: Path) -> Iterator[None]:
+    """A new directory, which is gone again where the block fails."""
+    directory.mkdir(mode=0o700)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _copy(registry: Any, version: Version, directory: Path) -> None:
+    for name, record in version.manifest.files.items():
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not registry.copy_blob(record, target):
+            raise AdzError(
+                f"the stored file {name} of {version.reference} is missing or damaged",
+                "run 'adz fsck --repair' where the server's registry is",
+            )
 
 
 async def _add(engine: EngineClient, request: LoRARequest, version: Version) -> None:

@@ -15,12 +15,24 @@ def check_signatures(expected: dict[Callable[..., Any], tuple[str, ...]]) -> Non
     for function, parameters in expected.items():
         found = tuple(inspect.signature(function).parameters)
         if found != parameters:
-            raise AdzError(
-                f"{vllm_release()} is not supported: {function.__module__}."
-                f"{function.__qualname__} takes ({', '.join(found)}), "
-                f"expected ({', '.join(parameters)})",
-                "install a version that adapterhub names: pip install 'adapterhub[vllm]'",
-            )
+            raise _differs(function, found, parameters)
+
+
+def check_keyword(function: Callable[..., Any], name: str) -> None:
+    """Raise AdzError where a function does not take `name` by keyword alone."""
+    parameters = inspect.signature(function).parameters
+    if name not in parameters or parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY:
+        raise _differs(function, tuple(parameters), ("...", f"*, {name}"))
+
+
+def _differs(
+    function: Callable[..., Any], found: tuple[str, ...], expected: tuple[str, ...]
+) -> AdzError:
+    return AdzError(
+        f"{vllm_release()} is not supported: {function.__module__}."
+        f"{function.__qualname__} takes ({', '.join(found)}), expected ({', '.join(expected)})",
+        "install a version that adapterhub names: pip install 'adapterhub[vllm]'",
+    )
 
 
 def vllm_release() -> str:

@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from adapterhub.serve.doors.settings import DoorSettings
+from adapterhub_vllm.adapters import Adapters
 from adapterhub_vllm.child import DRAIN
 from adapterhub_vllm.contract import check_signatures
 
@@ -30,8 +31,8 @@ def check() -> None:
     )
 
 
-def install(settings: DoorSettings) -> None:
-    """Every server that this process starts is behind the doors."""
+def install(settings: DoorSettings, adapters: Adapters) -> None:
+    """Every server that this process starts is behind the doors, and `adapters` answer in it."""
     from prometheus_client import REGISTRY
     from vllm.entrypoints.launchers.api_server import entry
 
@@ -47,7 +48,13 @@ def install(settings: DoorSettings) -> None:
     async def serve_behind_doors(app: FastAPI, **options: Any) -> Any:
         # vLLM has put its middleware together already; the doors stand before all of it.
         stack = app.middleware_stack or app.build_middleware_stack()
-        app.middleware_stack = doors = Doors(stack, settings, metrics)
+        adapters.start(app.state.engine_client, metrics.residency)
+
+        async def with_adapters(scope: Any, receive: Any, send: Any) -> None:
+            with adapters.request():
+                await stack(scope, receive, send)
+
+        app.middleware_stack = doors = Doors(with_adapters, settings, metrics)
         end_after_drain(doors)
         return await serve_http(app, **options, http=PatientConnection)
 

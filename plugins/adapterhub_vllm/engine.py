@@ -23,8 +23,9 @@ from adapterhub.serve.models import servable_versions
 from adapterhub_vllm.child import Child
 from adapterhub_vllm.contract import is_cpu_build, vllm_release
 from adapterhub_vllm.doors import AT_ONCE
-from adapterhub_vllm.launch import command_line, environment
+from adapterhub_vllm.launch import command_line, environment, room, served_dtype
 from adapterhub_vllm.limits import LEGAL_RANKS, smallest_legal_rank
+from adapterhub_vllm.padding import padding_note
 from adapterhub_vllm.settings import ServerSettings
 
 _POLL_SECONDS = 0.2
@@ -39,10 +40,14 @@ class VllmEngine:
         check_free(settings.host, settings.port)
         registry = open_registry()
         base = registry.base(settings.base)
-        max_rank = choose_rank(registry, base, settings.max_rank)
+        largest = largest_rank(registry, base)
+        max_rank = choose_rank(largest, settings.max_rank)
         on_cpu = is_cpu_build()
+        dtype = served_dtype(settings.dtype, on_cpu=on_cpu)
+        progress.note(padding_note(base, max_rank, largest, settings.max_resident, dtype))
         command = command_line(settings, base, max_rank, on_cpu=on_cpu)
-        server = ServerSettings(base.name, max_rank, door_settings(settings, AT_ONCE))
+        doors = door_settings(settings, AT_ONCE)
+        server = ServerSettings(base.name, max_rank, room(settings.max_resident), doors)
         variables = environment(settings, server, settings.own_key, os.environ, on_cpu=on_cpu)
         log = log_file(settings.port)
         set_aside(log)
@@ -107,16 +112,21 @@ class VllmProcess:
         return AdzError(f"vLLM {word}: {self._child.reason()}", f"its log is {self._child.log}")
 
 
-def choose_rank(registry: Registry, base: BaseRecord, asked: int | None) -> int:
+def choose_rank(largest: int, asked: int | None) -> int:
     """The rank that vLLM pads every slot to: the smallest legal one that holds `asked`, or the
-    largest adapter that it can serve."""
+    `largest` adapter."""
     if asked is not None:
         if not 1 <= asked <= LEGAL_RANKS[-1]:
             raise usage_error(f"--max-rank {asked}: vLLM takes 1 to {LEGAL_RANKS[-1]}")
         return smallest_legal_rank([asked])
+    return smallest_legal_rank([largest] if largest else [])
+
+
+def largest_rank(registry: Registry, base: BaseRecord) -> int:
+    """The largest rank among the versions that vLLM can serve, 0 where there is none."""
     methods = load_plugins().components(specs.Method)
     served = (_largest_rank(registry, base, name) for name, m in methods.items() if m.vllm)
-    return smallest_legal_rank(rank for rank in served if rank is not None)
+    return max((rank for rank in served if rank is not None), default=0)
 
 
 def _largest_rank(registry: Registry, base: BaseRecord, method: str) -> int | None:

@@ -23,10 +23,10 @@ def register() -> None:
     try:
         kernels.install()
         doors.check()
-        serving.install(settings)
+        adapters = serving.install(settings)
         counting.install()
         presets.install()
-        doors.install(settings.doors)
+        doors.install(settings.doors, adapters)
     except AdzError as error:
         raise SystemExit(f"adz: {error}") from error
     except ImportError as error:

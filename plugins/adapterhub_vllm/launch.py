@@ -29,6 +29,7 @@ _OURS = {
     "--max-model-len": "adz serve --max-context",
     "--max-lora-rank": "adz serve --max-rank",
     "--max-loras": "adz serve --max-resident",
+    "--max-cpu-loras": "it is 4 times --max-resident",
     "--served-model-name": "the base answers under its name in the registry",
     "--enable-lora": "it is always on",
     "--no-enable-lora": "adapters are what this server is for",
@@ -63,8 +64,8 @@ def command_line(
         "--enable-lora",
         "--max-lora-rank", str(max_rank),
         "--max-loras", str(resident),
-        "--max-cpu-loras", str(4 * resident),
-        "--dtype", _dtype(settings.dtype, on_cpu),
+        "--max-cpu-loras", str(room(resident)),
+        "--dtype", served_dtype(settings.dtype, on_cpu=on_cpu),
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
     context = settings.max_context or (_default_context(base) if on_cpu else None)
@@ -74,6 +75,11 @@ def command_line(
         command += ["--ssl-keyfile", str(settings.ssl_keyfile)]
         command += ["--ssl-certfile", str(settings.ssl_certfile)]
     return [*command, *settings.extra]
+
+
+def room(resident: int) -> int:
+    """How many adapters stay in memory where `resident` can be in one batch."""
+    return 4 * resident
 
 
 def environment(
@@ -110,7 +116,8 @@ def environment(
     return result
 
 
-def _dtype(asked: str, on_cpu: bool) -> str:
+def served_dtype(asked: str, *, on_cpu: bool) -> str:
+    """What `--dtype` becomes: `auto` is left to vLLM but where that would be slow."""
     # Without instructions for it, bfloat16 is 1.6 times slower than float32.
     return "float32" if asked == "auto" and on_cpu and not cpu_has_bf16() else asked
 

@@ -7,6 +7,7 @@ tokenise ask `BaseServing` which model is meant, so replacing its two methods co
 
 from __future__ import annotations
 
+import functools
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from adapterhub.serve.errors import RequestError
 from adapterhub.serve.metrics import current_request
 from adapterhub.serve.models import ServedModel
 from adapterhub_vllm.adapters import Adapters
-from adapterhub_vllm.contract import check_signatures
+from adapterhub_vllm.contract import check_keyword, check_signatures
 from adapterhub_vllm.presets import fill_in
 from adapterhub_vllm.settings import ServerSettings
 
@@ -27,8 +28,9 @@ OWNER = "adapterhub"
 """`owned_by` in `/v1/models`: shows `adz serve` that this file is at work in the server."""
 
 
-def install(settings: ServerSettings) -> None:
-    """Replace the methods, after checking that they are the ones we know. Raises AdzError."""
+def install(settings: ServerSettings) -> Adapters:
+    """Replace the methods, after checking that they are the ones we know; return what answers
+    in their place. Raises AdzError."""
     from vllm.entrypoints.openai.models.serving import OpenAIServingModels
     from vllm.entrypoints.serve.engine.serving import BaseServing
     from vllm.lora.request import LoRARequest
@@ -42,25 +44,28 @@ def install(settings: ServerSettings) -> None:
             OpenAIServingModels.show_available_models: ("self",),
             OpenAIServingModels.model_name: ("self", "lora_request"),
             AsyncLLM.add_lora: ("self", "lora_request"),
+            AsyncLLM.remove_lora: ("self", "lora_id"),
             LoRARequest: (
                 "lora_name", "lora_int_id", "lora_path", "base_model_name", "load_inplace",
                 "is_3d_lora_weight",
             ),
         }
     )  # fmt: skip
+    check_keyword(AsyncLLM.generate, "lora_request")
     adapters = Adapters(settings)
     BaseServing._check_model = _check_model(adapters, settings)
     BaseServing._maybe_get_adapters = _get_adapter(adapters, settings)
     OpenAIServingModels.show_available_models = _show_models(adapters, settings)
+    AsyncLLM.generate = _generate(adapters, AsyncLLM.generate)
+    return adapters
 
 
 def _check_model(adapters: Adapters, settings: ServerSettings) -> Any:
     async def check_model(self: Any, request: Any) -> Any:
         """None when `model` is served, else the error. `model` becomes the version's own
         reference, which cannot come to mean other weights before the request is answered."""
-        engine = getattr(self.models, "engine_client", None)
         try:
-            entry = await adapters.request_for(request.model, engine)
+            entry = await adapters.request_for(request.model)
         except RequestError as error:
             return self.create_error_response(error.message, error.type, error.status, error.param)
         except AdzError as error:
@@ -90,6 +95,19 @@ def _get_adapter(adapters: Adapters, settings: ServerSettings) -> Any:
         return entry
 
     return maybe_get_adapters
+
+
+def _generate(adapters: Adapters, generate: Any) -> Any:
+    # Who else looks at vLLM's method must see its parameters.
+    @functools.wraps(generate)
+    def generate_held(
+        self: Any, *arguments: Any, lora_request: LoRARequest | None = None, **options: Any
+    ) -> Any:
+        """vLLM's own answers; the adapter stays loaded until they end."""
+        answers = generate(self, *arguments, lora_request=lora_request, **options)
+        return answers if lora_request is None else adapters.held(lora_request, answers)
+
+    return generate_held
 
 
 def _show_models(adapters: Adapters, settings: ServerSettings) -> Any:

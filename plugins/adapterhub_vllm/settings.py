@@ -16,11 +16,12 @@ VARIABLE = "ADAPTERHUB_VLLM"
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`base` is a name in the registry, `max_rank` the rank that slots are padded to, `doors`
-    what stands before the server."""
+    """`base` is a name in the registry, `max_rank` the rank that slots are padded to, `room` the
+    number of adapters in memory, `doors` what stands before the server."""
 
     base: str
     max_rank: int
+    room: int
     doors: DoorSettings
 
     def to_environment(self) -> dict[str, str]:

@@ -92,8 +92,7 @@ def _require_one_base(
                 f"{target} cannot be split: the base of {target.name}@{number} is not known",
                 f"if you know it: adz import {target.name}@{number} --base NAME",
             )
-        seen.setdefault(
-            digests.model_dump_json(exclude={"chat_template"}), f"{target.name}@{number}"
-        )
+        identity = digests.model_dump_json(exclude={"chat_template"})
+        seen.setdefault(identity, f"{target.name}@{number}")
     if len(seen) > 1:
         raise AdzError(f"{target} cannot be split: {' and '.join(seen.values())} are of two bases")

@@ -25,7 +25,7 @@ class Registrar:
     def lease(self, versions: Sequence[Version], holder: str, seconds: float) -> None:
         if self.busy:
             raise AdzError("busy")
-        self.calls.append(([version.reference for version in versions], holder, seconds))
+        self.calls.append((sorted(version.reference for version in versions), holder, seconds))
 
 
 @pytest.fixture
@@ -68,3 +68,29 @@ def test_a_busy_registry_does_not_stop_the_server(registrar: Registrar, clock: l
     clock[0] = 60
     holding.add(registry, version(1))
     assert [references for references, _, _ in registrar.calls] == [["sql@1"]]
+
+
+def test_what_nobody_asked_for_in_an_hour_is_let_go(
+    registrar: Registrar, clock: list[float]
+) -> None:
+    holding, registry = Hold("vllm"), cast("Registry", registrar)
+    holding.add(registry, version(1))
+    for seconds in (1000, 1900, 3599):
+        clock[0] = seconds
+        holding.add(registry, version(2))
+    clock[0] = 3599 + 1801
+    holding.add(registry, version(2))
+    assert [references for references, _, _ in registrar.calls[-2:]] == [
+        ["sql@1", "sql@2"],
+        ["sql@2"],
+    ]
+
+
+def test_what_was_removed_is_let_go_at_the_next_renewal(
+    registrar: Registrar, clock: list[float]
+) -> None:
+    holding, registry = Hold("vllm"), cast("Registry", registrar)
+    holding.add(registry, version(1))
+    holding.drop([version(1).digest, version(7).digest])
+    holding.add(registry, version(2))
+    assert registrar.calls[-1][0] == ["sql@2"]

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -19,6 +19,7 @@ from adapterhub.plugins import open_registry
 from adapterhub.protocols import ServeSettings
 from adapterhub.serve.doors.settings import door_settings
 from adapterhub.serve.errors import RequestError
+from adapterhub.serve.metrics import Residency
 from adapterhub_vllm import adapters as module
 from adapterhub_vllm.adapters import Adapters
 from adapterhub_vllm.settings import ServerSettings
@@ -27,171 +28,273 @@ T = TypeVar("T")
 
 
 class Engine:
-    """Stands in for AsyncLLM: takes a while to load, and fails for the ids that it is told."""
+    """Stands in for AsyncLLM: takes a while to load what it reads, and fails for the names that
+    it is told."""
 
     def __init__(self) -> None:
         self.added: list[Any] = []
+        self.removed: list[int] = []
         self.failing: set[str] = set()
 
     async def add_lora(self, request: Any) -> bool:
         self.added.append(request)
+        files = {path.name for path in Path(request.lora_path).iterdir()}
+        assert {"adapter_model.safetensors", "adapter_config.json"} <= files
         await asyncio.sleep(0.05)
         if request.lora_name in self.failing:
             raise RuntimeError("Call to add_lora method failed:\nValueError: no such module")
         return True
 
-
-@pytest.fixture
-def engine() -> Engine:
-    return Engine()
-
-
-@pytest.fixture
-def adapters(tiny_base: Any) -> Adapters:
-    return Adapters(ServerSettings("tiny", 16, door_settings(ServeSettings("tiny"), 4)))
+    async def remove_lora(self, number: int) -> bool:
+        self.removed.append(number)
+        return True
 
 
-def run(work: Callable[[], Awaitable[T]]) -> T:
+class Server:
+    """The adapters over that engine, in an event loop."""
+
+    def __init__(self, room: int = 8) -> None:
+        self.engine = Engine()
+        doors = door_settings(ServeSettings("tiny"), 4)
+        self.adapters = Adapters(ServerSettings("tiny", 16, room, doors))
+        self.adapters.start(cast("Any", self.engine), Residency())
+
+    async def ask(self, model: object) -> Any:
+        with self.adapters.request():
+            return await self.adapters.request_for(model)
+
+    async def refused(self, model: object) -> RequestError:
+        with pytest.raises(RequestError) as raised:
+            await self.ask(model)
+        return raised.value
+
+    @property
+    def loaded(self) -> list[str]:
+        return [entry.lora_name for entry in self.engine.added]
+
+
+def run(work: Callable[[Server], Awaitable[T]], room: int = 8) -> T:
     async def main() -> T:
-        return await work()
+        server = Server(room)
+        try:
+            return await work(server)
+        finally:
+            assert server.adapters._sweeping
+            server.adapters._sweeping.cancel()
 
     return asyncio.run(main())
 
 
-def test_the_base_needs_no_entry(adapters: Adapters, engine: Engine) -> None:
-    assert run(lambda: adapters.request_for("tiny", engine)) is None
-    assert engine.added == []
+def test_the_base_needs_no_entry(tiny_base: Any) -> None:
+    async def work(server: Server) -> None:
+        assert await server.ask("tiny") is None
+        assert server.loaded == []
+
+    run(work)
 
 
-def test_requests_at_once_load_a_version_once(
-    adapters: Adapters, engine: Engine, commit_adapter: Any
-) -> None:
+def test_requests_at_once_load_a_version_once(tiny_base: Any, commit_adapter: Any) -> None:
     version = commit_adapter("sql")
 
-    async def ask() -> list[Any]:
+    async def work(server: Server) -> None:
         models = ("sql", "sql@1", f"sql@{version.digest}") * 4
-        return await asyncio.gather(*(adapters.request_for(model, engine) for model in models))
+        entries = await asyncio.gather(*(server.ask(model) for model in models))
+        assert server.loaded == ["sql@1"]
+        assert {id(entry) for entry in entries} == {id(server.engine.added[0])}
+        assert entries[0].load_inplace is False
 
-    entries = run(ask)
-    assert len(engine.added) == 1
-    assert {id(entry) for entry in entries} == {id(engine.added[0])}
-    assert entries[0].lora_name == "sql@1"
-    assert entries[0].lora_path == str(open_registry().path(version))
-    assert entries[0].load_inplace is False
+    run(work)
     assert [lease.version for lease in open_registry().leases()] == ["sql@1"]
 
 
-def test_each_digest_has_a_name_an_id_and_a_directory_of_its_own(
-    adapters: Adapters, engine: Engine, commit_adapter: Any
+def test_each_digest_has_a_name_an_id_and_a_path_of_its_own(
+    tiny_base: Any, commit_adapter: Any
 ) -> None:
-    commit_adapter("sql")
+    digests = [commit_adapter("sql").digest]
 
-    async def ask() -> list[Any]:
-        found = [await adapters.request_for("sql", engine)]
-        commit_adapter("sql", seed=1)
-        commit_adapter("french", seed=2)
-        return found + [await adapters.request_for(name, engine) for name in ("sql", "french")]
+    async def work(server: Server) -> list[Any]:
+        found = [await server.ask("sql")]
+        digests.append(commit_adapter("sql", seed=1).digest)
+        digests.append(commit_adapter("french", seed=2).digest)
+        return found + [await server.ask(name) for name in ("sql", "french")]
 
-    entries = run(ask)
+    entries = run(work)
     assert [entry.lora_name for entry in entries] == ["sql@1", "sql@2", "french@1"]
     assert len({entry.lora_int_id for entry in entries}) == 3
-    assert len({entry.lora_path for entry in entries}) == 3
+    assert [f"sha256:{Path(entry.lora_path).name}" for entry in entries] == digests
     # vLLM warms up with ids from 1, and its newer runner keeps ids in 32 bits.
     assert all(1000 < entry.lora_int_id < 2**31 for entry in entries)
 
 
 def test_a_name_that_is_taken_by_another_digest_is_not_shared(
-    adapters: Adapters, engine: Engine, commit_adapter: Any, home: Path
+    tiny_base: Any, commit_adapter: Any, home: Path
 ) -> None:
-    first = commit_adapter("sql")
+    commit_adapter("sql")
 
-    async def ask() -> tuple[Any, Any]:
-        before = await adapters.request_for("sql", engine)
-        open_registry().remove("sql")
-        second = commit_adapter("sql", seed=1)
-        assert second.digest != first.digest
+    async def work(server: Server) -> Any:
+        await server.ask("sql")
+        commit_adapter("sql", seed=1)
         # As if numbers had begun anew, in a home that was wiped.
-        adapters._by_name["sql@2"] = before
-        return before, await adapters.request_for("sql", engine)
+        for resident in server.adapters.residents._residents.values():
+            resident.name = "sql@2"
+        return await server.ask("sql")
 
-    before, after = run(ask)
-    assert after.lora_name != before.lora_name
-    assert after.lora_name.startswith("sql@sha256:")
+    assert run(work).lora_name.startswith("sql@sha256:")
+
+
+def test_what_the_engine_read_is_out_of_reach_afterwards(
+    tiny_base: Any, commit_adapter: Any
+) -> None:
+    """Files that change or vanish while they are served change nothing."""
+    version = commit_adapter("sql")
+
+    async def work(server: Server) -> None:
+        entry = await server.ask("sql")
+        assert not Path(entry.lora_path).exists()
+        view = open_registry().path(version)
+        for path in (view, *view.iterdir()):
+            path.chmod(0o755)
+        (view / "adapter_model.safetensors").write_bytes(b"no tensors")
+        assert await server.ask("sql") is entry
+        shutil.rmtree(view)
+        assert await server.ask("sql") is entry
+        assert server.loaded == ["sql@1"]
+
+    run(work)
+
+
+def test_a_stored_file_that_was_damaged_is_never_loaded(
+    tiny_base: Any, commit_adapter: Any
+) -> None:
+    commit_adapter("fine")
+    version = commit_adapter("sql", seed=1)
+
+    async def work(server: Server) -> None:
+        await server.ask("fine")
+        record = version.manifest.files["adapter_model.safetensors"]
+        blob = cast("Any", open_registry()).blobs.path(record.sha256)
+        content = blob.read_bytes()
+        blob.chmod(0o644)
+        for damaged in (content[:-4], content[:-4] + b"\0\0\0\1", b""):
+            blob.write_bytes(damaged)
+            server.adapters._failures.clear()
+            error = await server.refused("sql")
+            assert error.status is HTTPStatus.UNPROCESSABLE_ENTITY
+            assert "damaged" in error.message
+            assert "adz fsck" in error.message
+        assert server.loaded == ["fine@1"]
+        assert (await server.ask("fine")).lora_name == "fine@1"
+        folder = server.adapters._private_folder()
+        assert list(folder.iterdir()) == []
+
+    run(work)
 
 
 def test_a_failure_belongs_to_its_version_and_is_not_tried_at_each_request(
-    adapters: Adapters, engine: Engine, commit_adapter: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Any, commit_adapter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit_adapter("broken")
     commit_adapter("fine", seed=1)
-    engine.failing.add("broken@1")
 
-    async def ask(model: str) -> Any:
-        return await adapters.request_for(model, engine)
+    async def work(server: Server) -> None:
+        server.engine.failing.add("broken@1")
+        for _ in range(3):
+            error = await server.refused("broken")
+            assert error.status is HTTPStatus.UNPROCESSABLE_ENTITY
+            assert "no such module" in error.message
+        assert server.loaded == ["broken@1"]
+        assert (await server.ask("fine")).lora_name == "fine@1"
+        # What was wrong may have been the disk, so it is tried again after a while.
+        server.engine.failing.clear()
+        later = time.monotonic() + 60
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
+        assert (await server.ask("broken")).lora_name == "broken@1"
 
-    for _ in range(3):
-        with pytest.raises(RequestError, match="no such module") as raised:
-            run(lambda: ask("broken"))
-        assert raised.value.status is HTTPStatus.UNPROCESSABLE_ENTITY
-    assert [entry.lora_name for entry in engine.added] == ["broken@1"]
-    assert run(lambda: ask("fine")).lora_name == "fine@1"
-    # What was wrong may have been the disk, so it is tried again after a while.
-    engine.failing.clear()
-    later = time.monotonic() + 60
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
-    assert run(lambda: ask("broken")).lora_name == "broken@1"
+    run(work)
 
 
 def test_remembered_failures_are_bounded(
-    adapters: Adapters, engine: Engine, commit_adapter: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Any, commit_adapter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FAILURES_KEPT", 2)
-    for seed, name in enumerate(("a", "b", "c")):
+    names = ("a", "b", "c")
+    for seed, name in enumerate(names):
         commit_adapter(name, seed=seed)
-        engine.failing.add(f"{name}@1")
-        with pytest.raises(RequestError):
-            run(lambda name=name: adapters.request_for(name, engine))
-    assert len(adapters._failures) == 2
+
+    async def work(server: Server) -> None:
+        for name in names:
+            server.engine.failing.add(f"{name}@1")
+            await server.refused(name)
+        assert len(server.adapters._failures) == 2
+
+    run(work)
 
 
-def test_names_that_do_not_exist_leave_nothing_behind(adapters: Adapters, engine: Engine) -> None:
-    for number in range(50):
-        with pytest.raises(RequestError):
-            run(lambda number=number: adapters.request_for(f"made-up-{number}", engine))
-    kept = (adapters._loaded, adapters._by_name, adapters._loading, adapters._failures)
-    assert [len(table) for table in kept] == [0, 0, 0, 0]
+def test_names_that_do_not_exist_leave_nothing_behind(tiny_base: Any) -> None:
+    async def work(server: Server) -> None:
+        for number in range(50):
+            await server.refused(f"made-up-{number}")
+        assert server.adapters._failures == {}
+        assert server.adapters.residents.versions() == []
+
+    run(work)
 
 
-def test_files_that_are_gone_are_made_again(
-    adapters: Adapters, engine: Engine, commit_adapter: Any
+def test_more_versions_than_there_is_room_for_are_answered(
+    tiny_base: Any, commit_adapter: Any
 ) -> None:
+    for seed in range(4):
+        commit_adapter("sql", seed=seed)
+
+    async def work(server: Server) -> None:
+        names = [f"sql@{number}" for number in (1, 2, 3, 4, 1, 2, 3, 4)]
+        found = await asyncio.gather(*(server.ask(name) for name in names))
+        assert [entry.lora_name for entry in found] == names
+        assert len(server.adapters.residents.versions()) == 2
+        ids = {entry.lora_int_id for entry in server.engine.added}
+        assert len(ids - set(server.engine.removed)) == 2
+
+    run(work, room=2)
+
+
+def test_a_removed_version_leaves_memory_and_its_lease_ends(
+    tiny_base: Any, commit_adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SWEEP_SECONDS", 0.01)
     commit_adapter("sql")
+    commit_adapter("french", seed=1)
+    registry = open_registry()
 
-    async def ask() -> tuple[Any, Any]:
-        before = await adapters.request_for("sql", engine)
-        folder = Path(before.lora_path)
-        for path in (folder, *folder.iterdir()):
-            path.chmod(0o755)
-        shutil.rmtree(folder)
-        return before, await adapters.request_for("sql", engine)
+    async def work(server: Server) -> None:
+        with server.adapters.request():
+            entry = await server.adapters.request_for("sql")
+            assert entry is not None
+            await server.ask("french")
+            registry.remove("sql")
+            await asyncio.sleep(0.2)
+            # A request uses it.
+            assert server.engine.removed == []
+            assert (await server.refused("sql")).status is HTTPStatus.NOT_FOUND
+        await asyncio.sleep(0.2)
+        assert server.engine.removed == [entry.lora_int_id]
+        assert [v.reference for v in server.adapters.residents.versions()] == ["french@1"]
+        assert list(server.adapters._hold._versions) == [registry.resolve("french").digest]
 
-    before, after = run(ask)
-    assert after is before
-    assert (Path(after.lora_path) / "adapter_model.safetensors").is_file()
+    run(work)
 
 
 def test_a_client_that_goes_away_does_not_stop_the_load(
-    adapters: Adapters, engine: Engine, commit_adapter: Any
+    tiny_base: Any, commit_adapter: Any
 ) -> None:
     commit_adapter("sql")
 
-    async def ask() -> Any:
-        hasty = asyncio.create_task(adapters.request_for("sql", engine))
-        while not engine.added:
+    async def work(server: Server) -> None:
+        hasty = asyncio.create_task(server.ask("sql"))
+        while not server.engine.added:
             await asyncio.sleep(0.005)
-        patient = asyncio.create_task(adapters.request_for("sql", engine))
+        patient = asyncio.create_task(server.ask("sql"))
         hasty.cancel()
-        return await patient
+        assert (await patient).lora_name == "sql@1"
+        assert server.loaded == ["sql@1"]
 
-    assert run(ask).lora_name == "sql@1"
-    assert len(engine.added) == 1
+    run(work)

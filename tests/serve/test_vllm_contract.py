@@ -71,7 +71,7 @@ print(json.dumps(result))
 def outcome() -> Any:
     """What the script saw."""
     pytest.importorskip("vllm")
-    settings = ServerSettings("tiny", 16, door_settings(ServeSettings("tiny"), 4))
+    settings = ServerSettings("tiny", 16, 8, door_settings(ServeSettings("tiny"), 4))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(settings.to_environment())],
         env=os.environ,

@@ -23,7 +23,7 @@ from adapterhub_vllm.launch import command_line, environment
 from adapterhub_vllm.settings import VARIABLE, ServerSettings, read_settings
 
 SETTINGS = ServeSettings(base="tiny", port=8123, max_resident=3)
-SERVER = ServerSettings("tiny", 16, door_settings(SETTINGS, 256))
+SERVER = ServerSettings("tiny", 16, 8, door_settings(SETTINGS, 256))
 
 
 def value_of(command: list[str], flag: str) -> str:
@@ -66,7 +66,7 @@ def test_flags_that_are_not_the_users_are_refused(tiny_base: Any, extra: str) ->
 
 def test_no_key_is_in_the_command_line_or_in_what_the_child_is_told(tiny_base: Any) -> None:
     settings = replace(SETTINGS, api_key="secret")
-    server = ServerSettings("tiny", 16, door_settings(settings, 256))
+    server = ServerSettings("tiny", 16, 8, door_settings(settings, 256))
     assert "secret" not in " ".join(command_line(settings, tiny_base, 16, on_cpu=True))
     variables = environment(settings, server, "own", {"VLLM_API_KEY": "other"}, on_cpu=True)
     assert "secret" not in str(variables)
