@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 from live_server import KEY, Server
 from telltale import Teller
@@ -71,7 +71,7 @@ def test_a_thousand_malformed_requests(server: Server, teller: Teller) -> None:
     url = server.url.removesuffix("/v1")
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 
-    async def send(http: httpx.AsyncClient, worker: int) -> None:
+    async def send(http: httpx2.AsyncClient, worker: int) -> None:
         for path, body in requests[worker::8]:
             response = await http.post(url + path, content=body)
             told[response.status_code] += 1
@@ -80,7 +80,7 @@ def test_a_thousand_malformed_requests(server: Server, teller: Teller) -> None:
 
     async def main() -> None:
         async with (
-            httpx.AsyncClient(headers=headers, timeout=120, trust_env=False) as http,
+            httpx2.AsyncClient(headers=headers, timeout=120, trust_env=False) as http,
             Client(server.url) as client,
         ):
             sending = asyncio.gather(*(send(http, worker) for worker in range(8)))

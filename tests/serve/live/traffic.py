@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 from live_server import KEY
 
 
@@ -38,9 +38,9 @@ class Client:
     """Over one pool of connections; used in one event loop."""
 
     def __init__(self, url: str) -> None:
-        limits = httpx.Limits(max_connections=64)
+        limits = httpx2.Limits(max_connections=64)
         headers = {"Authorization": f"Bearer {KEY}"}
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=url, headers=headers, timeout=120, limits=limits, trust_env=False
         )
 
@@ -76,6 +76,6 @@ class Client:
         return lines
 
 
-def _content(response: httpx.Response) -> Any:
+def _content(response: httpx2.Response) -> Any:
     is_json = response.headers.get("content-type", "").startswith("application/json")
     return response.json() if is_json else response.text
