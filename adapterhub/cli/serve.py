@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from adapterhub.cli.output import TerminalProgress, json_option, print_result
+from adapterhub.cli.serve_growing import growing_options, print_manifest
 
 if TYPE_CHECKING:
     from adapterhub.manifest import BaseRecord
@@ -119,6 +120,7 @@ class _ServeCommand(click.Command):
     show_default=True,
     help="How the log of requests is written.",
 )
+@growing_options
 @json_option
 @click.pass_context
 def command(
@@ -147,6 +149,7 @@ def command(
     restart: bool,
     log_format: Literal["text", "json"],
     as_json: bool,
+    **growing: Any,
 ) -> int:
     """Serve BASE (by default the only one) and every adapter of it that is in the registry,
     also those committed later. Each answers under its reference as the request's `model`.
@@ -173,6 +176,9 @@ def command(
         base = None
     if extra and not extra[0].startswith("-"):
         raise usage_error(f"{extra[0]!r} is one argument too many", "see adz serve --help")
+    if growing["manifest"]:
+        record = choose_base(open_registry(), base)
+        return print_manifest(record, growing["manifest"], growing, extra, as_json=as_json)
     progress = TerminalProgress()
     check_free(host, port)
     keyed = needs_key(host, api_key, keys, progress)
