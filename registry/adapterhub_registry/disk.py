@@ -23,7 +23,7 @@ from adapterhub.errors import AdzError
 from adapterhub.manifest import FileRecord
 
 _CHUNK = 1 << 18
-_WINDOW = 8 << 20
+_WINDOW = 1 << 20
 _START_WRITING = 2
 _FICLONE = 0x40049409
 _READ_ONLY = 0o444
