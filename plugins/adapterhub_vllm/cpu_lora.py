@@ -2,42 +2,24 @@
 
 vLLM's own wrapper copies a whole A and B for every token, and its index -1 (a request to the
 base) selects the last slot, so that base requests in a mixed batch are answered with an
-adapter's weights. Here the rows of a batch are grouped by slot once a step, rows of the base
-are left alone, and each product has the adapter's true rank instead of the padded one.
+adapter's weights. Here the rows of a batch are grouped by slot once a step and rows of the base
+are left alone. Many rows of an adapter get a product of its own with its true rank, few rows
+of several adapters get one for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+from adapterhub_vllm.cpu_factors import Factors, pack
+from adapterhub_vllm.cpu_rows import Group, Rows, find_rows
 
 if TYPE_CHECKING:
     from vllm.lora.layers import LoRAMapping
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The rows of one adapter: a slice where they are neighbours, else an index of int64."""
-
-    slot: int
-    rows: slice | torch.Tensor
-
-
-def group_rows(slots: torch.Tensor) -> list[Group]:
-    """`slots`: (tokens,) int64, -1 for the base. One group for each slot that occurs."""
-    groups = []
-    for slot in sorted(set(slots.tolist())):
-        if slot < 0:
-            continue
-        rows = (slots == slot).nonzero().flatten()
-        first, last = int(rows[0]), int(rows[-1])
-        adjacent = last - first + 1 == rows.numel()
-        groups.append(Group(slot, slice(first, last + 1) if adjacent else rows))
-    return groups
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
@@ -52,10 +34,17 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)
-        self._tokens: list[Group] = []
-        self._samples: list[Group] = []
+        self._tokens = Rows([], None)
+        self._samples = Rows([], None)
         self._slots: list[int | None] = []
-        self._ranks: dict[tuple[int, int], int] = {}
+        self._factors: dict[int, Factors] = {}
+        # By slot, then by the memory of a weight: whether it is more than zeros.
+        self._used: dict[int, dict[int, bool]] = {}
+
+    def adopt(self, layer: Any) -> None:
+        """Lay the weights of a new LoRA layer for our products; called once for each."""
+        if isinstance(layer, BaseLinearLayerWithLoRA):
+            pack(layer)
 
     def update_metadata(
         self,
@@ -67,11 +56,15 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     ) -> None:
         """Called by vLLM whenever the rows of the batch or the adapters in the slots change."""
         super().update_metadata(mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
-        self._tokens = group_rows(self.token_lora_indices)
-        self._samples = group_rows(self.sampler_indices)
-        if self._slots != lora_index_to_id:
-            self._slots = list(lora_index_to_id)
-            self._ranks.clear()
+        self._tokens = find_rows(self.token_lora_indices)
+        self._samples = find_rows(self.sampler_indices)
+        before = self._slots or [None] * len(lora_index_to_id)
+        for slot, (old, new) in enumerate(zip(before, lora_index_to_id, strict=True)):
+            if old != new:
+                self._used.pop(slot, None)
+                for factors in self._factors.values():
+                    factors.forget(slot)
+        self._slots = list(lora_index_to_id)
 
     def add_lora_linear(
         self,
@@ -89,16 +82,18 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
 
         x: (tokens, in), y: (tokens, sum(output_slices)).
         """
-        for group in self._tokens:
-            part = _take(x, group.rows)
-            offset = 0
-            for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-                rank = self._rank(a, group.slot)
-                if rank:
-                    low = part @ a[group.slot, 0, :rank].T
-                    out = y[:, offset : offset + width]
-                    _add(out, group.rows, low, b[group.slot, 0, :, :rank], scale)
-                offset += width
+        rows = self._tokens
+        if not rows.groups:
+            return
+        factors = self._factors.get(id(lora_a_stacked))
+        if factors is None:
+            factors = Factors(lora_a_stacked, lora_b_stacked)
+            self._factors[id(lora_a_stacked)] = factors
+        if rows.batch is None or not factors.packed:
+            for group in rows.groups:
+                factors.add_group(y, x, group, scale)
+        elif any(factors.has(group.slot) for group in rows.groups):
+            factors.add_batch(y, x, rows.batch, scale)
 
     def add_shrink(
         self,
@@ -112,9 +107,10 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         x = x.view(-1, x.shape[-1])
         for out, a in zip(y, lora_a_stacked, strict=True):
             flat = out.view(-1, out.shape[-1]).zero_()
-            for group in self._tokens:
-                low = _take(x, group.rows).to(flat.dtype) @ a[group.slot, 0].T.to(flat.dtype)
-                flat[group.rows, : low.shape[1]] = low * scale
+            for group in self._tokens.groups:
+                low = group.take(x).to(flat.dtype) @ a[group.slot, 0].T.to(flat.dtype)
+                rows = slice(None) if group.rows is None else group.rows
+                flat[rows, : low.shape[1]] = low * scale
 
     def add_expand(
         self,
@@ -150,9 +146,10 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     ) -> None:
         if not add_inputs:
             y.zero_()
-        for group in self._tokens:
-            weight = b[group.slot, 0]
-            _add(y[:, : weight.shape[0]], group.rows, _take(low, group.rows), weight, 1.0)
+        for group in self._tokens.groups:
+            if self._is_used(b, group.slot):
+                weight = b[group.slot, 0]
+                _add(y[:, : weight.shape[0]], group, group.take(low), weight, 1.0)
 
     def add_lora_logits(
         self,
@@ -167,49 +164,33 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     ) -> None:
         """y += scale * x @ A.T @ B.T for each sampled row's adapter."""
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        ranks = {group.slot: self._rank(lora_a_stacked, group.slot) for group in self._samples}
-        for group in self._sampled(len(x), any(ranks.values())):
-            rank = ranks[group.slot]
-            if rank:
-                low = _take(x, group.rows) @ lora_a_stacked[group.slot, 0, :rank].T
-                b = lora_b_stacked[group.slot, 0, :, :rank]
-                _add(y[:, : b.shape[0]], group.rows, low, b, scale)
-
-    def _sampled(self, rows: int, adapted: bool) -> Sequence[Group]:
-        """The groups of a call on `rows` rows. Log-probabilities of a prompt come with the
-        rows of one request, for which the mapping of the step has one entry."""
+        groups = [g for g in self._samples.groups if self._is_used(lora_a_stacked, g.slot)]
         mapped = self.sampler_indices.numel()
-        if rows == mapped or not adapted:
-            return self._samples
-        if mapped != 1:
-            raise RuntimeError(f"{rows} rows of logits, {mapped} in the mapping of adapters")
-        return [Group(group.slot, slice(0, rows)) for group in self._samples]
+        # Log-probabilities of a prompt come with the rows of one request, for which the mapping
+        # of the step has one entry.
+        if groups and mapped not in (1, len(x)):
+            raise RuntimeError(f"{len(x)} rows of logits, {mapped} in the mapping of adapters")
+        for group in groups:
+            low = group.take(x) @ lora_a_stacked[group.slot, 0].T
+            b = lora_b_stacked[group.slot, 0]
+            _add(y[:, : b.shape[0]], group, low, b, scale)
 
-    def _rank(self, a: torch.Tensor, slot: int) -> int:
-        """The true rank in a slot: vLLM pads A with zero rows. 0 where a module has no LoRA."""
-        key = (a.data_ptr(), slot)
-        rank = self._ranks.get(key)
-        if rank is None:
-            used = a[slot, 0].any(dim=1).nonzero()
-            rank = int(used[-1]) + 1 if used.numel() else 0
-            self._ranks[key] = rank
-        return rank
-
-
-def _take(x: torch.Tensor, rows: slice | torch.Tensor) -> torch.Tensor:
-    return x[rows] if isinstance(rows, slice) else x.index_select(0, rows)
+    def _is_used(self, weight: torch.Tensor, slot: int) -> bool:
+        """Whether the adapter in a slot has something here: most have no LoRA on embeddings."""
+        known = self._used.setdefault(slot, {})
+        key = weight.data_ptr()
+        if key not in known:
+            known[key] = bool(weight[slot].any())
+        return known[key]
 
 
 def _add(
-    y: torch.Tensor,
-    rows: slice | torch.Tensor,
-    low: torch.Tensor,
-    weight: torch.Tensor,
-    scale: float,
+    y: torch.Tensor, group: Group, low: torch.Tensor, weight: torch.Tensor, scale: float
 ) -> None:
     """y[rows] += scale * low @ weight.T, in place and in y's dtype."""
     low, weight = low.to(y.dtype), weight.to(y.dtype)
-    if isinstance(rows, slice):
-        y[rows].addmm_(low, weight.T, alpha=scale)
+    if isinstance(group.rows, torch.Tensor):
+        y.index_add_(0, group.rows, low @ weight.T, alpha=scale)
     else:
-        y.index_add_(0, rows, low @ weight.T, alpha=scale)
+        rows = y if group.rows is None else y[group.rows]
+        rows.addmm_(low, weight.T, alpha=scale)

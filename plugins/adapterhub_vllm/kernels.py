@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from adapterhub_vllm.contract import check_signatures
+
+if TYPE_CHECKING:
+    from vllm.lora.punica_wrapper import PunicaWrapperBase
 
 
 def install() -> None:
@@ -14,6 +19,8 @@ def install() -> None:
 
     if not current_platform.is_cpu():
         return
+    from vllm.lora.layers.base import BaseLayerWithLoRA
+    from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     check_signatures(
@@ -40,9 +47,23 @@ def install() -> None:
                 "self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "buffer",
                 "kwargs",
             ),
+            BaseLayerWithLoRA.set_mapping: ("self", "punica_wrapper"),
+            BaseLinearLayerWithLoRA.set_lora: ("self", "index", "lora_a", "lora_b"),
         }
     )  # fmt: skip
     platform = type(current_platform)
     platform.get_punica_wrapper = classmethod(
         lambda cls: "adapterhub_vllm.cpu_lora.GroupedPunicaWrapper"
     )
+    BaseLayerWithLoRA.set_mapping = _set_mapping(BaseLayerWithLoRA.set_mapping)
+
+
+def _set_mapping(original: Any) -> Any:
+    def set_mapping(self: Any, punica_wrapper: PunicaWrapperBase) -> None:
+        """As vLLM's; our wrapper sees each layer before any weight is written into it."""
+        original(self, punica_wrapper)
+        adopt = getattr(punica_wrapper, "adopt", None)
+        if adopt is not None:
+            adopt(self)
+
+    return set_mapping

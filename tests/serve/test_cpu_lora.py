@@ -12,7 +12,9 @@ pytest.importorskip("vllm")
 
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: E402
 
-from adapterhub_vllm.cpu_lora import GroupedPunicaWrapper, group_rows  # noqa: E402
+from adapterhub_vllm.cpu_factors import pack  # noqa: E402
+from adapterhub_vllm.cpu_lora import GroupedPunicaWrapper  # noqa: E402
+from adapterhub_vllm.cpu_rows import find_rows  # noqa: E402
 
 SLOTS, PADDED, WIDTH = 4, 16, 24
 SLICES = (12, 8, 8)
@@ -28,13 +30,19 @@ MIXES = {
     "interleaved": [0, 1, 0, BASE, 1, 3, 2, 0],
     "one token of the base": [BASE],
     "last slot and base": [3, BASE],
+    "each its own": [3, 1, 0, 2],
+    "slots far apart": [0, 3, 0, 3],
+    "many rows and few": [1] * 20 + [2, BASE, 0],
 }
+LAYOUTS = {"as vLLM lays them": False, "packed": True}
 
 
 class Layer:
     """The stacked weights of one LoRA layer with an output of several slices."""
 
-    def __init__(self, seed: int, slices: tuple[int, ...] = SLICES) -> None:
+    def __init__(
+        self, seed: int, slices: tuple[int, ...] = SLICES, *, packed: bool = False
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
 
         def random(*shape: int) -> Any:
@@ -47,6 +55,19 @@ class Layer:
             for a, b in zip(self.a, self.b, strict=True):
                 a[slot, :, rank:] = 0
                 b[slot, :, :, rank:] = 0
+        if packed:
+            self._pack()
+
+    def _pack(self) -> None:
+        """As in vLLM: the layer is laid anew while it is empty, then written into."""
+        weights = (*self.a, *self.b)
+        layer = SimpleNamespace(lora_a_stacked=self.a, lora_b_stacked=self.b)
+        pack(layer)
+        self.a, self.b = layer.lora_a_stacked, layer.lora_b_stacked
+        for place, weight in zip((*self.a, *self.b), weights, strict=True):
+            assert place.shape == weight.shape
+            assert place.data_ptr() != weight.data_ptr()
+            place.copy_(weight)
 
     def delta(self, x: Any, slots: list[int]) -> Any:
         """What each token's adapter adds, token by token in float64."""
@@ -89,18 +110,22 @@ def inputs(count: int) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("prefill", [True, False], ids=["prefill", "decode"])
+@pytest.mark.parametrize("packed", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("slots", MIXES.values(), ids=MIXES)
-def test_linear_equals_a_float64_product_for_each_token(slots: list[int], prefill: bool) -> None:
-    layer = Layer(1)
+def test_linear_equals_a_float64_product_for_each_token(
+    slots: list[int], packed: bool, prefill: bool
+) -> None:
+    layer = Layer(1, packed=packed)
     x, y = inputs(len(slots))
     expected = y.double() + layer.delta(x, slots)
     wrapper(slots, prefill=prefill).add_lora_linear(y, x, layer.a, layer.b, 1.0, SLICES)
     torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("packed", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("slots", MIXES.values(), ids=MIXES)
-def test_rows_of_the_base_are_left_bit_for_bit(slots: list[int]) -> None:
-    layer = Layer(2)
+def test_rows_of_the_base_are_left_bit_for_bit(slots: list[int], packed: bool) -> None:
+    layer = Layer(2, packed=packed)
     x, y = inputs(len(slots))
     before = y.clone()
     wrapper(slots).add_lora_linear(y, x, layer.a, layer.b, 1.0, SLICES)
@@ -168,8 +193,9 @@ def test_logits_whose_rows_cannot_be_told_apart_are_refused() -> None:
         wrapper([2, BASE]).add_lora_logits(torch.zeros(5, 40), x, layer.a[0], layer.b[0], 1.0)
 
 
-def test_a_slot_that_gets_another_adapter_gets_its_rank() -> None:
-    layer = Layer(9)
+@pytest.mark.parametrize("packed", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_slot_that_gets_another_adapter_gets_its_rank(packed: bool) -> None:
+    layer = Layer(9, packed=packed)
     made = wrapper([0, 0])
     x, y = inputs(2)
     made.add_lora_linear(y.clone(), x, layer.a, layer.b, 1.0, SLICES)
@@ -182,8 +208,9 @@ def test_a_slot_that_gets_another_adapter_gets_its_rank() -> None:
     torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_a_module_without_lora_costs_no_product() -> None:
-    layer = Layer(10)
+@pytest.mark.parametrize("packed", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_module_without_lora_is_left_bit_for_bit(packed: bool) -> None:
+    layer = Layer(10, packed=packed)
     for a in layer.a:
         a.zero_()
     x, y = inputs(3)
@@ -204,7 +231,35 @@ def test_bfloat16_stays_near_float64() -> None:
 
 
 def test_rows_are_grouped_by_slot_and_neighbours_become_a_slice() -> None:
-    groups = group_rows(torch.tensor([BASE, 2, 2, BASE, 0, 2]))
+    groups = find_rows(torch.tensor([BASE, 2, 2, BASE, 0, 2])).groups
     assert [group.slot for group in groups] == [0, 2]
     assert groups[0].rows == slice(4, 5)
     assert groups[1].rows.tolist() == [1, 2, 5]
+    (whole,) = find_rows(torch.tensor([3, 3])).groups
+    assert whole.rows is None
+
+
+@pytest.mark.parametrize(
+    ("slots", "places"),
+    [
+        ([3, 1, BASE, 2], (1, 3)),
+        ([1, 2, 2], (1, 2)),
+        ([0, 0], None),
+        ([0, 5], None),
+        ([0] * 17 + [1], None),
+    ],
+    ids=["one each", "padded", "one adapter", "far apart", "many rows"],
+)
+def test_few_rows_of_neighbouring_slots_are_multiplied_together(
+    slots: list[int], places: Any
+) -> None:
+    batch = find_rows(torch.tensor(slots)).batch
+    if places is None:
+        assert batch is None
+        return
+    assert (batch.first, batch.slots) == places
+    take, keep = batch.take.tolist(), batch.keep
+    kept = take if keep is None else [take[place] for place in keep.tolist()]
+    assert sorted(kept) == [row for row, slot in enumerate(slots) if slot != BASE]
+    assert kept == batch.rows.tolist()
+    assert len(take) == batch.slots * max(map(slots.count, {*slots} - {BASE}))
