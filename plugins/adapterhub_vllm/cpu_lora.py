@@ -3,8 +3,8 @@
 vLLM's own wrapper copies a whole A and B for every token, and its index -1 (a request to the
 base) selects the last slot, so that base requests in a mixed batch are answered with an
 adapter's weights. Here the rows of a batch are grouped by slot once a step and rows of the base
-are left alone. Many rows of an adapter get a product of its own with its true rank, few rows
-of several adapters get one for all.
+are left alone. Many rows of an adapter are multiplied with its true rank by PyTorch, few rows
+of all adapters by a kernel of our own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from adapterhub_vllm.cpu_factors import Factors, pack
-from adapterhub_vllm.cpu_rows import Group, Rows, find_rows
+from adapterhub_vllm.cpu_rows import NO_ROWS, Group, find_rows
 
 if TYPE_CHECKING:
     from vllm.lora.layers import LoRAMapping
@@ -34,8 +34,8 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)
-        self._tokens = Rows([], None)
-        self._samples = Rows([], None)
+        self._tokens = NO_ROWS
+        self._samples = NO_ROWS
         self._slots: list[int | None] = []
         self._factors: dict[int, Factors] = {}
         # By slot, then by the memory of a weight: whether it is more than zeros.
@@ -89,11 +89,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         if factors is None:
             factors = Factors(lora_a_stacked, lora_b_stacked)
             self._factors[id(lora_a_stacked)] = factors
-        if rows.batch is None or not factors.packed:
-            for group in rows.groups:
-                factors.add_group(y, x, group, scale)
-        elif any(factors.has(group.slot) for group in rows.groups):
-            factors.add_batch(y, x, rows.batch, scale)
+        factors.add(y, x, rows, scale)
 
     def add_shrink(
         self,

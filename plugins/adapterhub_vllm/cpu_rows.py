@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 
-# Rows of one adapter above which a product for it alone is as quick as one for all adapters.
-_FEW_ROWS = 16
+FEW_ROWS = 64
+"""Rows of one adapter up to which our own kernel is quicker than PyTorch's products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,40 +28,55 @@ class Group:
         return x[self.rows] if isinstance(self.rows, slice) else x.index_select(0, self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A few rows of several adapters, placed as (slots, rows of a slot): one product for all.
+@dataclass(frozen=True, slots=True, eq=False)
+class Few:
+    """The rows of all adapters that have few. `order`: (rows,) int64, by slot; `spans`:
+    (adapters, 3) int64, the slot, and where its rows begin and end in `order`."""
 
-    `take`: (slots * rows,) int64, the row in each place; places without one repeat a row.
-    `keep`: the places whose results are wanted, None for all. `rows`: (kept,) where they go.
-    """
+    slots: Sequence[int]
+    spans: np.ndarray[Any, np.dtype[np.int64]]
+    order: np.ndarray[Any, np.dtype[np.int64]]
+    _scratch: dict[int, torch.Tensor] = field(default_factory=dict)
 
-    first: int
-    slots: int
-    take: torch.Tensor
-    keep: torch.Tensor | None
-    rows: torch.Tensor
+    def scratch(self, width: int) -> torch.Tensor:
+        """(rows, width) float32, for all layers of that width in turn."""
+        if width not in self._scratch:
+            self._scratch[width] = torch.empty(len(self.order), width)
+        return self._scratch[width]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """All rows with an adapter, by adapter, and together where that is quicker."""
+    """All rows with an adapter: by adapter, and again as those with many and those with few."""
 
     groups: Sequence[Group]
-    batch: Batch | None
+    many: Sequence[Group]
+    few: Few | None
+
+
+NO_ROWS = Rows((), (), None)
 
 
 def find_rows(slots: torch.Tensor) -> Rows:
     """`slots`: (tokens,) int64, -1 for the base, whose rows are in no group."""
-    # A prompt has thousands of rows of one adapter: not a Python loop over them.
-    present, counts = slots.unique(return_counts=True)
-    groups = []
-    for slot in present.tolist():
-        if slot >= 0:
-            rows = (slots == slot).nonzero().flatten()
-            groups.append(Group(slot, _simplest(rows, slots.numel())))
-    few = bool((counts[present >= 0] <= _FEW_ROWS).all())
-    return Rows(groups, _batch(slots.tolist()) if few else None)
+    groups, many, spans, order = [], [], [], []
+    for slot in slots.unique().tolist():
+        if slot < 0:
+            continue
+        rows = (slots == slot).nonzero().flatten()
+        group = Group(slot, _simplest(rows, slots.numel()))
+        groups.append(group)
+        if rows.numel() > FEW_ROWS:
+            many.append(group)
+        else:
+            spans.append((slot, len(order), len(order) + rows.numel()))
+            order += rows.tolist()
+    return Rows(groups, many, _few(spans, order) if spans else None)
+
+
+def _few(spans: list[tuple[int, int, int]], order: list[int]) -> Few:
+    slots = [slot for slot, _, _ in spans]
+    return Few(slots, np.array(spans, dtype=np.int64), np.array(order, dtype=np.int64))
 
 
 def _simplest(rows: torch.Tensor, count: int) -> slice | torch.Tensor | None:
@@ -67,31 +84,3 @@ def _simplest(rows: torch.Tensor, count: int) -> slice | torch.Tensor | None:
         return None
     first, last = int(rows[0]), int(rows[-1])
     return slice(first, last + 1) if last - first + 1 == rows.numel() else rows
-
-
-def _batch(slots: list[int]) -> Batch | None:
-    """None where one product would read too many slots that have no rows."""
-    of_slot: dict[int, list[int]] = {}
-    for row, slot in enumerate(slots):
-        if slot >= 0:
-            of_slot.setdefault(slot, []).append(row)
-    if len(of_slot) < 2:
-        return None
-    first = min(of_slot)
-    count = max(of_slot) - first + 1
-    if count > 2 * len(of_slot):
-        return None
-    deep = max(map(len, of_slot.values()))
-    take, keep = [0] * (count * deep), []
-    for slot, rows in sorted(of_slot.items()):
-        place = (slot - first) * deep
-        take[place : place + len(rows)] = rows
-        keep += range(place, place + len(rows))
-    full = len(keep) == len(take)
-    return Batch(
-        first,
-        count,
-        torch.tensor(take),
-        None if full else torch.tensor(keep),
-        torch.tensor([take[place] for place in keep]),
-    )

@@ -14,7 +14,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: E402
 
 from adapterhub_vllm.cpu_factors import pack  # noqa: E402
 from adapterhub_vllm.cpu_lora import GroupedPunicaWrapper  # noqa: E402
-from adapterhub_vllm.cpu_rows import find_rows  # noqa: E402
+from adapterhub_vllm.cpu_rows import FEW_ROWS, find_rows  # noqa: E402
 
 SLOTS, PADDED, WIDTH = 4, 16, 24
 SLICES = (12, 8, 8)
@@ -32,7 +32,7 @@ MIXES = {
     "last slot and base": [3, BASE],
     "each its own": [3, 1, 0, 2],
     "slots far apart": [0, 3, 0, 3],
-    "many rows and few": [1] * 20 + [2, BASE, 0],
+    "many rows and few": [1] * (FEW_ROWS + 2) + [2, BASE, 0],
 }
 LAYOUTS = {"as vLLM lays them": False, "packed": True}
 
@@ -85,7 +85,7 @@ class Layer:
 
 def wrapper(slots: list[int], kind: Any = GroupedPunicaWrapper, *, prefill: bool = True) -> Any:
     """A wrapper that was told which adapter each token belongs to, as vLLM tells it."""
-    made = kind(64, 64, "cpu")
+    made = kind(128, 128, "cpu")
     tell(made, slots, prefill=prefill)
     return made
 
@@ -239,27 +239,47 @@ def test_rows_are_grouped_by_slot_and_neighbours_become_a_slice() -> None:
     assert whole.rows is None
 
 
-@pytest.mark.parametrize(
-    ("slots", "places"),
-    [
-        ([3, 1, BASE, 2], (1, 3)),
-        ([1, 2, 2], (1, 2)),
-        ([0, 0], None),
-        ([0, 5], None),
-        ([0] * 17 + [1], None),
-    ],
-    ids=["one each", "padded", "one adapter", "far apart", "many rows"],
-)
-def test_few_rows_of_neighbouring_slots_are_multiplied_together(
-    slots: list[int], places: Any
+def test_adapters_with_few_rows_are_told_apart_from_those_with_many() -> None:
+    rows = find_rows(torch.tensor([3, 1, BASE, 3] + [0] * (FEW_ROWS + 1)))
+    assert [group.slot for group in rows.many] == [0]
+    assert rows.few is not None
+    assert rows.few.spans.tolist() == [[1, 0, 1], [3, 1, 3]]
+    assert rows.few.order.tolist() == [1, 0, 3]
+    assert find_rows(torch.tensor([0] * (FEW_ROWS + 1))).few is None
+    assert find_rows(torch.tensor([BASE])).groups == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_kernel_for_few_rows_is_at_work_with_any_number_of_threads(
+    threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = find_rows(torch.tensor(slots)).batch
-    if places is None:
-        assert batch is None
-        return
-    assert (batch.first, batch.slots) == places
-    take, keep = batch.take.tolist(), batch.keep
-    kept = take if keep is None else [take[place] for place in keep.tolist()]
-    assert sorted(kept) == [row for row, slot in enumerate(slots) if slot != BASE]
-    assert kept == batch.rows.tolist()
-    assert len(take) == batch.slots * max(map(slots.count, {*slots} - {BASE}))
+    from adapterhub_vllm.cpu_kernel import Kernel
+
+    seen = []
+    add = Kernel.add
+    monkeypatch.setattr(Kernel, "add", lambda *given: (seen.append(1), add(*given))[1])
+    slots = [1] * 9 + [BASE, 0, 2, 0]
+    layer = Layer(12, packed=True)
+    x, y = inputs(len(slots))
+    expected = y.double() + layer.delta(x, slots)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        wrapper(slots).add_lora_linear(y, x, layer.a, layer.b, 1.0, SLICES)
+    finally:
+        torch.set_num_threads(before)
+    assert seen
+    torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_layers_with_rows_far_apart_in_memory_are_changed_in_place() -> None:
+    """A view of a larger tensor: what lies between its rows is left alone."""
+    slots = MIXES["interleaved"]
+    layer = Layer(13, packed=True)
+    x, _ = inputs(len(slots))
+    wide = torch.full((len(slots), sum(SLICES) + 5), 3.0)
+    y = wide[:, : sum(SLICES)]
+    expected = y.double() + layer.delta(x, slots)
+    wrapper(slots).add_lora_linear(y, x, layer.a, layer.b, 1.0, SLICES)
+    torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
+    assert bool((wide[:, sum(SLICES) :] == 3.0).all())
