@@ -13,7 +13,6 @@ random adapters of rank 16 on all linear layers. Ratios are taken between median
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -89,7 +88,7 @@ def one_server(zoo: Zoo, given: argparse.Namespace, kind: str, part: str) -> dic
                 if turn == 0:
                     # A step of each kind, which loads the adapters.
                     case = load.Case(8, case.prompt, 2)
-                value = load.throughput(server.port, names(server, mix), case, seed=hash_of(turn))
+                value = load.throughput(server.port, names(server, mix), case, seed=1000 * turn + 7)
                 if turn:
                     found.setdefault(f"{part} {kind} {mix}", []).append(value)
                     print(f"  {part} {kind} {mix}: {value:.1f}", file=sys.stderr)
@@ -106,11 +105,6 @@ def case_of(part: str, kind: str, mix: int | str) -> load.Case:
     if part == "decode":
         return load.DECODE
     return load.SHORT_PREFILL if mix and kind in ("tuned", "stock") else load.PREFILL
-
-
-def hash_of(turn: int) -> int:
-    """A seed: other prompts in each round."""
-    return 1000 * turn + 7
 
 
 if __name__ == "__main__":

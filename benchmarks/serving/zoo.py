@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -75,8 +76,6 @@ def make_zoo(folder: Path, base: str) -> Zoo:
         [*ADZ, "base", "show", BASE, "--json"],
         env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    import json
-
     folders = [
         write_adapter(folder / f"adapter-{i}", SMOLLM, LAYERS, RANK, seed=i)
         for i in range(PAYLOADS)

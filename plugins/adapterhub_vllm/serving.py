@@ -16,7 +16,7 @@ from adapterhub.serve.errors import RequestError
 from adapterhub.serve.metrics import current_request
 from adapterhub.serve.models import ServedModel
 from adapterhub_vllm.adapters import Adapters
-from adapterhub_vllm.contract import check_keyword, check_signatures
+from adapterhub_vllm.contract import check_accepts, check_keyword, check_signatures
 from adapterhub_vllm.presets import fill_in
 from adapterhub_vllm.settings import ServerSettings
 
@@ -45,12 +45,10 @@ def install(settings: ServerSettings) -> Adapters:
             OpenAIServingModels.model_name: ("self", "lora_request"),
             AsyncLLM.add_lora: ("self", "lora_request"),
             AsyncLLM.remove_lora: ("self", "lora_id"),
-            LoRARequest: (
-                "lora_name", "lora_int_id", "lora_path", "base_model_name", "load_inplace",
-                "is_3d_lora_weight",
-            ),
         }
-    )  # fmt: skip
+    )
+    # vLLM 0.31 has one field more.
+    check_accepts(LoRARequest, ("lora_name", "lora_int_id", "lora_path"))
     check_keyword(AsyncLLM.generate, "lora_request")
     adapters = Adapters(settings)
     BaseServing._check_model = _check_model(adapters, settings)
