@@ -9,11 +9,11 @@ from vllm.utils.counter import AtomicCounter
 
 
 class Nothing:
-    async def resolve_lora(self, base_model_name, lora_name):
+    async def resolve_lora(self, base_model_name: str, lora_name: str) -> None:
         return None
 
 
-async def main():
+async def main() -> None:
     models = OpenAIServingModels.__new__(OpenAIServingModels)
     models.lora_requests = {}
     models.lora_resolvers = [Nothing()]
