@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ Parts = dict[str, Callable[[Zoo, argparse.Namespace], dict[str, Any]]]
 def main() -> None:
     """Measure the parts that were asked for, then print what is known."""
     parts: Parts = {
-        "decode": lambda zoo, given: by_server(zoo, given, "decode"),
-        "prefill": lambda zoo, given: by_server(zoo, given, "prefill"),
-        "folded": lambda zoo, given: one_server(zoo, given, "folded", "decode"),
+        "decode": throughput,
+        "prefill": throughput,
+        "folded": lambda zoo, given: one_server(zoo, given, "folded", ["decode"]),
         "plugin": starts.plugin_cost,
         "start": starts.start_times,
         "zipf": zipf.measure,
@@ -64,31 +64,34 @@ def main() -> None:
     measured = [part for part in given.parts or parts if part != "table"]
     if measured:
         zoo = make_zoo(given.folder, given.base)
-        for part in measured:
-            print(f"{time.strftime('%T')} {part}", file=sys.stderr)
-            report.add(given.out, machine(), parts[part](zoo, given))
+        for measure in dict.fromkeys(parts[part] for part in measured):
+            report.add(given.out, machine(), measure(zoo, given))
     report.show(given.out, given.plot)
 
 
-def by_server(zoo: Zoo, given: argparse.Namespace, part: str) -> dict[str, Any]:
-    """Tokens a second of each server that was asked for, one server at a time."""
+def throughput(zoo: Zoo, given: argparse.Namespace) -> dict[str, Any]:
+    """Tokens a second of each server that was asked for, one server at a time, of decode,
+    prefill or both."""
     found: dict[str, Any] = {}
+    asked = [part for part in ("decode", "prefill") if not given.parts or part in given.parts]
     for kind in given.servers:
-        found |= one_server(zoo, given, kind, part)
+        found |= one_server(zoo, given, kind, asked)
     return found
 
 
-def one_server(zoo: Zoo, given: argparse.Namespace, kind: str, part: str) -> dict[str, Any]:
+def one_server(zoo: Zoo, given: argparse.Namespace, kind: str, asked: list[str]) -> dict[str, Any]:
     """`{"decode ours 1": [tokens a second, ...], ...}`: each mix in turn, round by round."""
     found: dict[str, list[float]] = {}
     with servers.running(kind, zoo, given.folder) as server:
         for turn in range(given.rounds + 1):
-            for mix in MIXES[kind]:
+            for place, (part, mix) in enumerate(product(asked, MIXES[kind])):
                 case = case_of(part, kind, mix)
                 if turn == 0:
                     # A step of each kind, which loads the adapters.
-                    case = load.Case(8, case.prompt, 2)
-                value = load.throughput(server.port, names(server, mix), case, seed=1000 * turn + 7)
+                    case = load.Case(8 if part == "decode" else 1, case.prompt, 2)
+                # No prompt comes twice: vLLM would have it in its cache.
+                seed = 1000 * turn + place
+                value = load.throughput(server.port, names(server, mix), case, seed)
                 if turn:
                     found.setdefault(f"{part} {kind} {mix}", []).append(value)
                     print(f"  {part} {kind} {mix}: {value:.1f}", file=sys.stderr)

@@ -29,7 +29,7 @@ class Case:
 
 
 DECODE = Case(32, 16, 32)
-PREFILL = Case(16, 512, 2)
+PREFILL = Case(8, 512, 2)
 # One full step of vLLM: for kernels that take ten times as long.
 SHORT_PREFILL = Case(4, 512, 2)
 

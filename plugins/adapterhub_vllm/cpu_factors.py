@@ -62,7 +62,7 @@ class Factors:
             return
         part, rows = group.take(x), group.rows
         if slot.together is not None:
-            lows = torch.mm(part, slot.together).split(self._rank, 1)
+            lows = torch.mm(part, slot.together).chunk(len(self._a), 1)
         else:
             lows = tuple(None if a is None else torch.mm(part, a) for a in slot.a)
         offset = 0

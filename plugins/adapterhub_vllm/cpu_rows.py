@@ -59,8 +59,11 @@ NO_ROWS = Rows((), (), None)
 
 def find_rows(slots: torch.Tensor) -> Rows:
     """`slots`: (tokens,) int64, -1 for the base, whose rows are in no group."""
-    groups, many, spans, order = [], [], [], []
-    for slot in slots.unique().tolist():
+    groups: list[Group] = []
+    many: list[Group] = []
+    spans: list[tuple[int, int, int]] = []
+    order: list[int] = []
+    for slot in sorted(set(slots.tolist())):
         if slot < 0:
             continue
         rows = (slots == slot).nonzero().flatten()

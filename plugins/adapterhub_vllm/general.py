@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapterhub.errors import AdzError
+from adapterhub_vllm.contract import vllm_release
 
 _registered = False
 
@@ -21,7 +22,7 @@ def register() -> None:
     from adapterhub_vllm import counting, doors, kernels, presets, serving
 
     try:
-        kernels.install()
+        replaced = [kernels.install(), "the meaning of `model`", "the doors of the server"]
         doors.check()
         adapters = serving.install(settings)
         counting.install()
@@ -32,3 +33,7 @@ def register() -> None:
     except ImportError as error:
         raise SystemExit(f"adz: this vllm is not supported: {error}") from error
     _registered = True
+    from vllm.logger import init_logger
+
+    names = ", ".join(filter(None, replaced))
+    init_logger("vllm.adapterhub").info("adapterhub replaced in %s: %s", vllm_release(), names)

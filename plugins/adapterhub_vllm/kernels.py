@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from vllm.lora.punica_wrapper import PunicaWrapperBase
 
 
-def install() -> None:
-    """Name our wrapper as the platform's, after checking what it overrides. Raises AdzError.
+def install() -> str | None:
+    """Name our wrapper as the platform's, after checking what it overrides; return what was
+    replaced. Raises AdzError: plain vLLM would answer the base's requests wrongly.
 
     Nothing happens where the platform is not a CPU: vLLM's kernels for GPUs are right.
     """
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
-        return
+        return None
     from vllm.lora.layers.base import BaseLayerWithLoRA
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
@@ -56,6 +57,7 @@ def install() -> None:
         lambda cls: "adapterhub_vllm.cpu_lora.GroupedPunicaWrapper"
     )
     BaseLayerWithLoRA.set_mapping = _set_mapping(BaseLayerWithLoRA.set_mapping)
+    return "LoRA kernels for CPUs"
 
 
 def _set_mapping(original: Any) -> Any:
