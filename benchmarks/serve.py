@@ -95,6 +95,8 @@ def one_server(zoo: Zoo, given: argparse.Namespace, kind: str, asked: list[str])
                 if turn:
                     found.setdefault(f"{part} {kind} {mix}", []).append(value)
                     print(f"  {part} {kind} {mix}: {value:.1f}", file=sys.stderr)
+            # A run that is broken off keeps its whole rounds.
+            report.add(given.out, machine(), found)
     return found
 
 

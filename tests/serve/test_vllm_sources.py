@@ -1,5 +1,5 @@
 """What we rely on inside vLLM, looked up in its source: of the vLLM that is installed, and with
-ADZ_TEST_VLLM_WHEELS=DIR (0.7 GB are downloaded into it) of the wheels for GPUs, which need not
+ADZ_TEST_VLLM_WHEELS=DIR (1 GB is downloaded into it) of the wheels for GPUs, which need not
 be installed for that."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from adapterhub.protocols import ServeSettings
 from adapterhub.serve.doors.settings import door_settings
 from adapterhub_vllm.settings import ServerSettings
 
-VERSIONS = ("0.31.0", "0.32.0")
+VERSIONS = ("0.31.0", "0.32.0", "0.33.0")
 WHEELS = os.environ.get("ADZ_TEST_VLLM_WHEELS")
 
 # Every check that is made at start, written down as it is made.
