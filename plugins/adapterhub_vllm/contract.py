@@ -38,13 +38,9 @@ def _differs(
 def check_accepts(function: Callable[..., Any], names: tuple[str, ...]) -> None:
     """Raise AdzError where a function does not take all of `names`; it may take more."""
     found = tuple(inspect.signature(function).parameters)
-    missing = [name for name in names if name not in found]
+    missing = tuple(name for name in names if name not in found)
     if missing:
-        raise AdzError(
-            f"{vllm_release()} is not supported: {function.__module__}."
-            f"{function.__qualname__} takes no {', '.join(missing)}",
-            "install a version that adapterhub names: pip install 'adapterhub[vllm]'",
-        )
+        raise _differs(function, found, ("...", *missing))
 
 
 def vllm_release() -> str:
