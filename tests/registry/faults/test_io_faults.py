@@ -73,9 +73,9 @@ def test_a_fault_at_any_call_leaves_the_store_clean(
     print(f"\nfigure: {fault} at {tried} of {sites} calls")
     for kind, result in results.items():
         assert 0 < result["hit"] == result["tried"] >= result["sites"] // STRIDE, kind
-        # An error that nobody noticed would prove nothing.
+        # An error that nobody noticed would prove nothing. One alone SQLite may get over.
         if STRIDE == 1 and fault in ("ENOSPC+", "EIO+", "EIO"):
-            assert result["failed"] > result["tried"] / 2, kind
+            assert result["failed"] >= result["tried"] / 2, (kind, result)
 
 
 def state(registry: Any) -> Any:
