@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What the doors add to a request: a stub app on uvicorn with and without them, in turns.
+"""What the doors, their figures and their log add to a request, and to each piece of a stream: a
+stub app on uvicorn with and without them, in turns.
 
-benchmarks/doors.py --requests 2000
+benchmarks/doors.py --requests 2000 --pieces 500
 """
 
 from __future__ import annotations
@@ -29,10 +30,16 @@ ROUNDS = 7
 
 
 async def stub(scope: Any, receive: Any, send: Any) -> None:
-    """Reads the request and answers with a few bytes, as an event where it asks for a stream."""
-    while (await receive()).get("more_body"):
-        pass
+    """Reads the request and answers with a few bytes, after as many pieces as its `max_tokens`
+    where it asks for a stream."""
+    body = b""
+    while (message := await receive())["more_body"]:
+        body += message["body"]
+    asked = json.loads(body + message["body"] or b"{}")
     await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(asked["max_tokens"] if asked.get("stream") else 0):
+        piece = b'data: {"choices": [{"index": 0, "text": " word"}]}\n\n'
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b'{"ok": true}', "more_body": False})
 
 
@@ -45,15 +52,17 @@ def serve(doors: bool, port: int) -> None:
     from adapterhub.serve.doors.settings import DoorSettings
 
     limits = Limits(at_once=64, max_tokens=4096, requests_per_minute=10**9)
-    app: Any = Doors(stub, DoorSettings((), True, limits)) if doors else stub
+    log = str(Path(os.environ["ADZ_HOME"], "requests.log"))
+    app: Any = Doors(stub, DoorSettings((), True, limits, requests_log=log)) if doors else stub
     options: dict[str, Any] = {"http": PatientConnection} if doors else {}
     uvicorn.run(app, port=port, log_level="error", lifespan="off", **options)
 
 
-def measure(ports: dict[str, int], key: str, count: int) -> dict[str, list[float]]:
+def measure(ports: dict[str, int], key: str, count: int, pieces: int) -> dict[str, list[float]]:
     """Milliseconds of each request, on one connection to each port, in turns: whatever else the
-    machine does costs both the same."""
-    body = json.dumps({"model": "sql@prod", "prompt": PROMPT, "max_tokens": 16}).encode()
+    machine does costs both the same. With `pieces`, each answer is a stream of so many."""
+    asked = {"model": "sql@prod", "prompt": PROMPT, "max_tokens": pieces or 16}
+    body = json.dumps({**asked, "stream": bool(pieces)}).encode()
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     times: dict[str, list[float]] = {kind: [] for kind in ports}
     with ExitStack() as stack:
@@ -86,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--keys", type=int, default=100)
+    parser.add_argument("--pieces", type=int, default=500)
     parser.add_argument("--serve", choices=["with", "without"], help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=18500)
     options = parser.parse_args()
@@ -104,8 +114,9 @@ def main() -> None:
         try:
             for port in ports.values():
                 wait_for(port)
-            measure(ports, key, 200)
-            rounds = [measure(ports, key, options.requests) for _ in range(ROUNDS)]
+            measure(ports, key, 200, 0)
+            rounds = [measure(ports, key, options.requests, 0) for _ in range(ROUNDS)]
+            streams = [measure(ports, key, 20, options.pieces) for _ in range(ROUNDS)]
         finally:
             for child in children:
                 child.terminate()
@@ -119,6 +130,12 @@ def main() -> None:
     added = sorted(_added(times) for times in rounds)
     low, high = added[0], added[-1]
     print(f"the doors add {statistics.median(added):.3f} ms  [{low:.3f} to {high:.3f}]")
+    pieces = sorted(1000 * _added(times) / options.pieces for times in streams)
+    low, high = pieces[0], pieces[-1]
+    print(
+        f"and to each of {options.pieces} pieces of a stream {statistics.median(pieces):.1f} us"
+        f"  [{low:.1f} to {high:.1f}]"
+    )
 
 
 def _added(times: dict[str, list[float]]) -> float:
