@@ -60,7 +60,7 @@ class Child:
         """Wait for its end."""
         code = self._process.wait()
         # Its last line may have no end, and what others write there begins one.
-        with self.log.open("ab") as output:
+        with contextlib.suppress(OSError), self.log.open("ab") as output:
             output.write(b"\n")
         return code
 

@@ -82,7 +82,9 @@ class StateFile:
         """Note how the server is now."""
         restarts = self._state.restarts + (status == "restarting")
         self._state = replace(self._state, state=status, restarts=restarts)
-        self._write()
+        # A full disk must not end the server.
+        with suppress(OSError):
+            self._write()
 
     def remove(self) -> None:
         """The server has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,22 +30,20 @@ class RequestLog:
             self._open(path)
 
     def write(self, request: ServedRequest, seconds: float, refusal: str = "") -> None:
-        """The line of a request that ended; `refusal` is why it was refused."""
+        """The line of a request that ended; `refusal` is why it was refused. Where it cannot be
+        written, as on a full disk, it is left out: nobody's request fails for it."""
         if self._path is None:
             return
         fields = line_of(request, seconds, refusal)
         text = json.dumps(fields) if self._format == "json" else as_text(fields)
         data = text.encode() + b"\n"
-        if self._size + len(data) > self._most and self._size:
-            self._turn(self._path)
-        os.write(self._descriptor, data)
-        self._size += len(data)
-
-    def close(self) -> None:
-        """No more lines come."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor, self._path = -1, None
+        with suppress(OSError):
+            if self._size + len(data) > self._most and self._size:
+                self._turn(self._path)
+            if self._descriptor < 0:
+                self._open(self._path)
+            os.write(self._descriptor, data)
+            self._size += len(data)
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,13 +53,16 @@ class RequestLog:
         self._size = os.fstat(self._descriptor).st_size
 
     def _turn(self, path: Path) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            # A number that is closed may soon be someone else's.
+            self._descriptor = -1
         for number in range(_KEPT - 1, 0, -1):
             older = path.with_name(f"{path.name}.{number}")
             if older.exists():
                 older.replace(path.with_name(f"{path.name}.{number + 1}"))
         path.replace(path.with_name(f"{path.name}.1"))
-        self._open(path)
+        self._size = 0
 
 
 def line_of(request: ServedRequest, seconds: float, refusal: str) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from adapterhub.serve.metrics import ServedRequest
 from adapterhub.serve.metrics.log import RequestLog
@@ -58,3 +61,22 @@ def test_the_log_is_bounded(tmp_path: Path) -> None:
     kept = [json.loads(line) for file in reversed(files) for line in file.read_text().splitlines()]
     numbers = [int(fields["reference"][1:]) for fields in kept]
     assert numbers == list(range(numbers[0], 100))
+
+
+def test_a_full_disk_costs_lines_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RequestLog(Path("/dev/full"), "json").write(request(status=200), 0.1)
+    path = tmp_path / "8000.requests.log"
+    log = RequestLog(path, "json", most=600)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        for _ in range(5):
+            log.write(request(status=200), 0.1)
+        assert 0 < path.stat().st_size <= 600
+    log.write(request(status=200, reference="after"), 0.1)
+    assert json.loads(path.read_text())["reference"] == "after"
+
+
+def fail(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
