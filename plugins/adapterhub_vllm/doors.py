@@ -48,7 +48,15 @@ def install(settings: DoorSettings, adapters: Adapters) -> None:
     async def serve_behind_doors(app: FastAPI, **options: Any) -> Any:
         # vLLM has put its middleware together already; the doors stand before all of it.
         stack = app.middleware_stack or app.build_middleware_stack()
-        adapters.start(app.state.engine_client, metrics.residency)
+        engine = app.state.engine_client
+        adapters.start(engine, metrics.residency)
+        slots = engine.vllm_config.lora_config.max_loras
+
+        async def refresh() -> None:
+            held = [version.reference for version in adapters.residents.versions()]
+            metrics.residency.order(held, slots)
+
+        metrics.refresh = refresh
 
         async def with_adapters(scope: Any, receive: Any, send: Any) -> None:
             with adapters.request():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from threading import Lock
 from typing import Literal
 
@@ -35,10 +35,14 @@ class Residency:
             self._tiers[version] = "disk"
             self._evictions[version] += 1
 
-    def place(self, tiers: Mapping[str, Tier]) -> None:
-        """Where every version lies now; those left out are no longer held anywhere."""
+    def order(self, versions: Sequence[str], slots: int) -> None:
+        """What an engine with so many slots has in memory, the one used longest ago first: the
+        last of them are in the slots."""
+        held: dict[str, Tier] = dict.fromkeys(versions[:-slots], "cpu") | dict.fromkeys(
+            versions[-slots:], "slot"
+        )
         with self._lock:
-            self._tiers = dict(tiers)
+            self._tiers = {version: held.get(version, "disk") for version in self._tiers}
 
     def tiers(self) -> dict[str, Tier]:
         """Where each version lies."""

@@ -100,10 +100,12 @@ def test_where_adapters_are_and_what_loading_cost() -> None:
     metrics.residency.loaded("b@1", 0.25)
     metrics.residency.evicted("a@1")
     metrics.residency.loaded("a@1", 0.5)
-    metrics.residency.place({"a@1": "slot", "b@1": "cpu"})
+    metrics.residency.loaded("c@1", 0.25)
+    metrics.residency.order(["b@1", "a@1"], 1)
     found = samples(metrics)
-    assert found["adapterhub_resident"] == {("slot", "a@1"): 1, ("cpu", "b@1"): 1}
-    assert found["adapterhub_loads_total"] == {("a@1",): 2, ("b@1",): 1}
+    places = {("slot", "a@1"): 1, ("cpu", "b@1"): 1, ("disk", "c@1"): 1}
+    assert found["adapterhub_resident"] == places
+    assert found["adapterhub_loads_total"] == {("a@1",): 2, ("b@1",): 1, ("c@1",): 1}
     assert found["adapterhub_load_seconds_total"]["a@1",] == 1.0
     assert found["adapterhub_evictions_total"] == {("a@1",): 1}
 
