@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -247,6 +247,9 @@ async def _add(engine: EngineClient, request: LoRARequest, version: Version) -> 
     try:
         await engine.add_lora(request)
     except Exception as error:
+        # vLLM may have taken it in before it failed, and would count it.
+        with suppress(Exception):
+            await engine.remove_lora(request.lora_int_id)
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise RequestError(
             HTTPStatus.UNPROCESSABLE_ENTITY, f"vLLM cannot load {version.reference}: {lines[-1]}"

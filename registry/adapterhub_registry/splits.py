@@ -14,6 +14,17 @@ from typing import Any
 from adapterhub.errors import usage_error
 from adapterhub.manifest import sha256_of
 from adapterhub.reference import Reference
+from adapterhub_registry.journal import Event
+
+# The parts of an alias that is split; `aliases` has the heaviest one.
+SCHEMA = (
+    """CREATE TABLE splits (
+        name TEXT NOT NULL, alias TEXT NOT NULL, number INTEGER NOT NULL, weight INTEGER NOT NULL,
+        PRIMARY KEY (name, alias, number),
+        FOREIGN KEY (name, number) REFERENCES versions (name, number)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX splits_by_version ON splits (name, number)",
+)
 
 MOST_VERSIONS = 16
 MOST_WEIGHT = 10**6
@@ -96,3 +107,21 @@ def ended(connection: sqlite3.Connection, name: str, alias: str) -> dict[str, An
     """What an event must tell of the split that it ends, for its body."""
     weights = weights_of(connection, name, alias)
     return {"ended": as_body(weights)} if weights else {}
+
+
+def point(connection: sqlite3.Connection, event: Event) -> None:
+    """Where an alias points after an event. A damaged journal can lack the version."""
+    alias = (event.name, event.alias)
+    connection.execute("DELETE FROM splits WHERE name = ? AND alias = ?", alias)
+    if event.action == "untag":
+        connection.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", alias)
+        return
+    known = "FROM versions WHERE name = ?1 AND number = ?3"
+    connection.execute(
+        f"INSERT OR REPLACE INTO aliases SELECT ?1, ?2, number {known}",
+        (*alias, event.version),
+    )
+    connection.executemany(
+        f"INSERT INTO splits SELECT ?1, ?2, number, ?4 {known}",
+        [(*alias, *part) for part in from_body(event.body, "weights").items()],
+    )

@@ -11,16 +11,6 @@ from adapterhub.manifest import BaseRecord, Manifest, canonical_json
 from adapterhub_registry import splits
 from adapterhub_registry.journal import Event
 
-# The parts of an alias that is split; `aliases` has the heaviest one.
-SPLITS = (
-    """CREATE TABLE splits (
-        name TEXT NOT NULL, alias TEXT NOT NULL, number INTEGER NOT NULL, weight INTEGER NOT NULL,
-        PRIMARY KEY (name, alias, number),
-        FOREIGN KEY (name, number) REFERENCES versions (name, number)
-    ) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX splits_by_version ON splits (name, number)",
-)
-
 # A base's adapters of one method, by name and by age: of the base's alone, or of the method's,
 # nearly all may be others.
 PAIRED = (
@@ -81,7 +71,7 @@ SCHEMA = (
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX aliases_by_version ON aliases (name, number)",
     "CREATE INDEX aliases_by_alias ON aliases (alias, name)",
-    *SPLITS,
+    *splits.SCHEMA,
     # No event: a lease is nothing that a rebuilt registry must know.
     """CREATE TABLE leases (
         holder TEXT NOT NULL, digest TEXT NOT NULL, until TEXT NOT NULL,
@@ -119,7 +109,7 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
 
 def _from_2(connection: sqlite3.Connection) -> None:
     """To version 3: no alias was split."""
-    for statement in SPLITS:
+    for statement in splits.SCHEMA:
         connection.execute(statement)
 
 
@@ -167,7 +157,7 @@ def apply(connection: sqlite3.Connection, event: Event, manifest: bytes | None) 
     if event.action in ("commit", "pull"):
         _add_version(connection, event, manifest)
     elif event.action in ("tag", "rollback", "split", "untag"):
-        _point(connection, event)
+        splits.point(connection, event)
     elif event.action in _STATES:
         _change_state(connection, event, _STATES[event.action])
     elif event.action == "attest":
@@ -180,24 +170,6 @@ def apply(connection: sqlite3.Connection, event: Event, manifest: bytes | None) 
         )
     elif event.action == "remove-base":
         connection.execute("DELETE FROM bases WHERE name = ?", (event.name,))
-
-
-def _point(connection: sqlite3.Connection, event: Event) -> None:
-    """Where an alias points after an event. A damaged journal can lack the version."""
-    alias = (event.name, event.alias)
-    connection.execute("DELETE FROM splits WHERE name = ? AND alias = ?", alias)
-    if event.action == "untag":
-        connection.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", alias)
-        return
-    known = "FROM versions WHERE name = ?1 AND number = ?3"
-    connection.execute(
-        f"INSERT OR REPLACE INTO aliases SELECT ?1, ?2, number {known}",
-        (*alias, event.version),
-    )
-    connection.executemany(
-        f"INSERT INTO splits SELECT ?1, ?2, number, ?4 {known}",
-        [(*alias, *part) for part in splits.from_body(event.body, "weights").items()],
-    )
 
 
 def _add_version(connection: sqlite3.Connection, event: Event, body: bytes | None) -> None:
