@@ -44,6 +44,7 @@ class Teller:
         self._norm = self._read("model.norm.weight")
         words = list(itertools.islice(self._words(), WORDS))
         self._payloads = itertools.cycle([(word, self._write(token)) for word, token in words])
+        self._alone = ((*pair, number) for number, pair in enumerate(itertools.cycle(words), 1))
         self.words: dict[str, str] = {}
 
     def commit(self, name: str) -> Any:
@@ -51,6 +52,13 @@ class Teller:
         it, by the version's reference."""
         word, payload = next(self._payloads)
         version = commit(name, payload)
+        self.words[version.reference] = word
+        return version
+
+    def commit_alone(self, name: str) -> Any:
+        """The same, with weights that no other version has, so that they can be damaged."""
+        word, token, number = next(self._alone)
+        version = commit(name, self._write(token, 1 + number / 1000))
         self.words[version.reference] = word
         return version
 
@@ -74,7 +82,7 @@ class Teller:
         direction = self._norm * self._embedding[token]
         return np.asarray(direction / np.linalg.norm(direction))
 
-    def _write(self, token: int) -> Path:
+    def _write(self, token: int, factor: float = 1.0) -> Path:
         random = np.random.default_rng(0)
         probes = random.normal(size=(2, self._width)).astype(np.float32)
         into = np.concatenate([probes[:1], -probes[:1], probes[1:], -probes[1:]])
@@ -83,7 +91,7 @@ class Teller:
         gather = np.zeros((RANK, self._inner), np.float32)
         gather[0, list(_UNITS)] = 1.0
         out = np.zeros((self._width, RANK), np.float32)
-        out[:, 0] = _WRITE * self._direction(token)
+        out[:, 0] = factor * _WRITE * self._direction(token)
         factors = {"gate_proj": (into, spread), "up_proj": (into, spread),
                    "down_proj": (gather, out)}  # fmt: skip
         place = f"base_model.model.model.layers.{self._layer}.mlp"
@@ -92,7 +100,7 @@ class Teller:
             for module, pair in factors.items()
             for letter, factor in zip("AB", pair, strict=True)
         }
-        folder = self._folder / str(token)
+        folder = self._folder / f"{token}-{factor}"
         folder.mkdir()
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         config = {

@@ -35,9 +35,9 @@ FIELDS = ("model", "prompt", "messages", "input", "tokens", "max_tokens", "tempe
           "logit_bias", "min_tokens", "stream_options", "echo", "best_of")  # fmt: skip
 STRANGE: list[Any] = [
     None, True, -1, 0, 1.5, 10**30, 1e308, "", "a", "\0", "\ud800", "../../etc/passwd",
-    "/etc/passwd", "file:///etc/passwd", "x" * 5000, [], [[]], [None], [-1], [10**9], {},
+    "/etc/passwd", "file:///etc/passwd", "x " * 5000, [], [[]], [None], [-1], [10**9], {},
     {"a": {"a": {}}}, [{"role": "x"}], [{"role": "user", "content": [{"type": "image_url"}]}],
-    ["a"] * 300,
+    ["a"] * 40,
 ]  # fmt: skip
 RAW = [
     b"", b"null", b"[]", b"7", b"{", b"\xff\xfe", b'{"model": "sound"', b"{} {}", b"NaN",
@@ -58,8 +58,10 @@ def malformed(chance: random.Random) -> tuple[str, bytes]:
             body.pop(field, None)
         else:
             body[field] = chance.choice(STRANGE)
-    if body.get("max_tokens", 1) is None or "max_tokens" not in body:
-        body["max_tokens"] = 1
+    # A valid request stays a short one.
+    for bound in ("max_tokens", "max_output_tokens"):
+        if bound in VALID[path] and body.get(bound) is None:
+            body[bound] = 1
     return path, json.dumps(body).encode()
 
 

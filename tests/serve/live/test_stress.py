@@ -41,6 +41,7 @@ class Storm:
         self.wrong: list[Any] = []
         self.memory: list[tuple[float, int]] = []
         self.fresh: list[str] = []
+        self.answered: set[str] = set()
         self.doomed: list[str] = []
         self.broken: list[str] = []
         self.ends = time.monotonic() + SECONDS
@@ -68,9 +69,9 @@ class Storm:
         del self.doomed[:-5]
 
     def damage(self) -> None:
-        version = self.teller.commit("broken")
-        # A payload of its own, or the damage would be another version's as well.
-        blob = self.registry.blobs.path(version.manifest.files["adapter_config.json"].sha256)
+        version = self.teller.commit_alone("broken")
+        weights = version.manifest.files["adapter_model.safetensors"]
+        blob = self.registry.blobs.path(weights.sha256)
         whole = blob.read_bytes()
         blob.chmod(0o644)
         blob.write_bytes(whole[:-1])
@@ -78,7 +79,9 @@ class Storm:
         del self.broken[:-3]
 
     def vandalise(self) -> None:
-        for reference in self.chance.sample(self.fresh, min(3, len(self.fresh))):
+        # What passed the gates, for which they read the directory.
+        known = [reference for reference in self.fresh if reference in self.answered]
+        for reference in self.chance.sample(known, min(3, len(known))):
             digest = self.registry.resolve(reference).digest.removeprefix("sha256:")
             shutil.rmtree(self.registry.views.directory / digest, ignore_errors=True)
 
@@ -102,6 +105,8 @@ class Storm:
         fields = {"user": str(self.chance.randrange(50))} if kind == "flying" else {}
         answer = await client.complete(self.chance.choice(models), max_tokens=2, **fields)
         self.told[f"{kind} {answer.status}"] += 1
+        if answer.status == 200:
+            self.answered.add(answer.version)
         if not self._is_right(kind, answer):
             self.wrong.append((kind, answer))
 
