@@ -60,7 +60,9 @@ def in_python(adz: Any, folder: Path) -> str | None:
 
 def transformers_engine(adz: Any, folder: Path) -> str | None:
     from adapterhub.generate import Sampling
-    from adapterhub_transformers.worker import Job, Worker
+    from adapterhub_transformers.adapters import Adapters
+    from adapterhub_transformers.job import Job
+    from adapterhub_transformers.worker import Worker
 
     registry = open_registry()
     version, base = registry.resolve("sql"), registry.base("tiny")
@@ -69,7 +71,8 @@ def transformers_engine(adz: Any, folder: Path) -> str | None:
         return reason
     tokenizer = SimpleNamespace(eos_token_id=0, chat_template=None)
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=0))
-    worker = Worker(registry, base, model, tokenizer, max_resident=1)
+    adapters = Adapters(registry, base, model, tokenizer, max_resident=1, context=64)
+    worker = Worker(adapters, tokenizer, cache_bytes=2**20)
     job = Job(version, [1], Sampling(1))
     worker.submit(job)
     error = job.done.exception(60)

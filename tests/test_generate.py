@@ -160,9 +160,9 @@ def test_a_small_top_p_is_greedy(plain: Any, tokenizer: Any) -> None:
 
 
 def test_half_characters_are_held_back(plain: Any, tokenizer: Any) -> None:
-    from adapterhub.generate import _Text
+    from adapterhub.generate.row import Text
 
-    text = _Text(tokenizer, tokenizer("so")["input_ids"])
+    text = Text(tokenizer, tokenizer("so")["input_ids"])
     pieces = [text.add(token) for token in tokenizer("é!")["input_ids"]]
     assert pieces == ["", "é", "!"]
     text.add(tokenizer("é")["input_ids"][0])

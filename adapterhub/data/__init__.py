@@ -7,6 +7,7 @@ from adapterhub.data.prompt import (
     encode,
     encode_prompt,
     render,
+    render_turns,
     stop_token,
 )
 from adapterhub.data.split import split_holdout
@@ -19,6 +20,7 @@ __all__ = [
     "encode_prompt",
     "read_examples",
     "render",
+    "render_turns",
     "split_holdout",
     "stop_token",
 ]

@@ -96,19 +96,41 @@ def encode(
     return encode_prompt(prompt, tokenizer, prompt_format), [*ids, stop]
 
 
+def render_turns(
+    turns: Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    chat_template: str | None = None,
+) -> str:
+    """The text of a chat up to where the assistant answers, with the tools that it may call,
+    through `chat_template` or else the tokenizer's.
+
+    Raises AdzError when the template cannot show it.
+    """
+    if tools and "tools" not in str(chat_template or tokenizer.chat_template):
+        raise AdzError("the chat template shows no tools", "ask without tools")
+    return _template(tokenizer, turns, answer=True, instead=chat_template, tools=tools)
+
+
 def _template(
     tokenizer: Any,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     *,
     answer: bool,
     instead: str | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     if not (instead or tokenizer.chat_template):
         raise AdzError("the base's tokenizer has no chat template", "use prompt_format plain")
     turns = [dict(message) for message in messages]
     try:
         text: str = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer, chat_template=instead
+            turns,
+            tools=list(tools) or None,
+            tokenize=False,
+            add_generation_prompt=answer,
+            chat_template=instead,
         )
     # Templates are foreign code: they refuse roles and orders by raising whatever they like.
     except Exception as error:

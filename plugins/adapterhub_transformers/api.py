@@ -16,14 +16,16 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from adapterhub.errors import AdzError
-from adapterhub.generate import Continuation
+from adapterhub.generate import Continuation, TokenScore
 from adapterhub.manifest import Version
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.metrics import ServedRequest, current_request, exposition
-from adapterhub_transformers.requests import ChatRequest, CompletionRequest, GenerationRequest
-from adapterhub_transformers.responses import Reply, completion_logprobs
+from adapterhub_transformers.chat_requests import ChatRequest
+from adapterhub_transformers.grammar import Constraint
+from adapterhub_transformers.job import Job
+from adapterhub_transformers.requests import CompletionRequest, GenerationRequest
+from adapterhub_transformers.responses import ChoiceStream, Reply
 from adapterhub_transformers.service import Service
-from adapterhub_transformers.worker import Job
 
 # OpenAI's own default for completions; a chat may use the whole context.
 _COMPLETION_TOKENS = 16
@@ -54,22 +56,39 @@ def create_app(service: Service) -> FastAPI:
         version = await asyncio.to_thread(service.resolve, body.model, "plain")
         await asyncio.to_thread(service.apply_preset, body, version)
         prompts = [service.tokens_of_text(prompt) for prompt in body.prompts() or [""]]
+        constrain = await asyncio.to_thread(_constraint, service, body)
         jobs = []
         for tokens in prompts:
             room = service.room(tokens, body.max_tokens or _COMPLETION_TOKENS, "prompt")
-            jobs.append(Job(version, tokens, body.sampling(room, body.logprobs)))
-        return await _respond(service, request, body, jobs, Reply("text", _name(service, version)))
+            jobs += [Job(version, tokens, each) for each in body.samplings(room, constrain)]
+        reply = Reply("text", _name(service, version), service.tokenizer, body.scores is not None)
+        return await _respond(service, request, body, jobs, reply)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request, body: ChatRequest) -> Response:
         body.refuse_unsupported()
         version = await asyncio.to_thread(service.resolve, body.model, "chat")
         preset = await asyncio.to_thread(service.apply_preset, body, version)
+        tools, must_call = body.offered(), body.must_call()
         turns = [message.turn() for message in body.messages]
-        tokens = service.tokens_of_chat(turns, preset.chat_template)
+        tokens = service.tokens_of_chat(turns, tools, preset.chat_template)
         asked = body.max_completion_tokens or body.max_tokens
-        job = Job(version, tokens, body.sampling(service.room(tokens, asked, "messages")))
-        return await _respond(service, request, body, [job], Reply("chat", _name(service, version)))
+        room = service.room(tokens, asked, "messages")
+        constrain = await asyncio.to_thread(_constraint, service, body, must_call)
+        jobs = [Job(version, tokens, each) for each in body.samplings(room, constrain)]
+        reply = Reply(
+            "chat",
+            _name(service, version),
+            service.tokenizer,
+            scored=body.scores is not None,
+            tooled=bool(tools),
+        )
+        return await _respond(service, request, body, jobs, reply)
+
+    @app.post("/v1/embeddings")
+    async def embeddings() -> Response:
+        reason = "this server writes text; it makes no embeddings"
+        return _error(RequestError(HTTPStatus.BAD_REQUEST, reason, None))
 
     return app
 
@@ -78,40 +97,45 @@ def _name(service: Service, version: Version | None) -> str:
     return version.reference if version else service.base.name
 
 
+def _constraint(
+    service: Service, body: GenerationRequest, must_call: Sequence[dict[str, Any]] = ()
+) -> Constraint | None:
+    if must_call:
+        return service.grammars.tool_call(must_call)
+    schema = body.response_format.schema_of_answer() if body.response_format else None
+    return None if schema is None else service.grammars.schema(schema, "response_format")
+
+
 async def _respond(
     service: Service, request: Request, body: GenerationRequest, jobs: list[Job], reply: Reply
 ) -> Response:
+    prompt_tokens = sum(len(job.tokens) for job in jobs) // body.n
     seen = current_request()
-    seen.prompt_tokens = sum(len(job.tokens) for job in jobs)
+    seen.prompt_tokens = prompt_tokens
     if body.stream:
         counted = body.stream_options is not None and body.stream_options.include_usage
-        events = _stream(service, jobs, reply, counted)
+        events = _stream(service, jobs, reply, prompt_tokens if counted else None)
         return StreamingResponse(events, media_type="text/event-stream")
     for job in jobs:
         _follow(job, seen)
         service.worker.submit(job)
-    answers = await _wait(request, jobs)
-    asked = isinstance(body, CompletionRequest) and body.logprobs is not None
-    choices = [
-        (answer, completion_logprobs(answer, service.tokenizer) if asked else None)
-        for answer in answers
-    ]
-    return JSONResponse(reply.whole(choices, sum(len(job.tokens) for job in jobs)))
+    return JSONResponse(reply.whole(await _wait(request, jobs), prompt_tokens))
 
 
 def _follow(job: Job, seen: ServedRequest) -> None:
     """Note the first text and the tokens of a job, in the thread that runs the model."""
-    tell = job.on_text
+    tell = job.on_piece
 
-    def on_text(text: str) -> None:
+    def on_piece(text: str, scores: Sequence[TokenScore]) -> None:
         seen.note_first_token()
-        tell(text)
+        if tell is not None:
+            tell(text, scores)
 
     def count(done: Future[Continuation]) -> None:
         if not done.cancelled() and done.exception() is None:
             seen.generated_tokens += len(done.result().tokens)
 
-    job.on_text = on_text
+    job.on_piece = on_piece
     job.done.add_done_callback(count)
 
 
@@ -131,37 +155,40 @@ async def _wait(request: Request, jobs: Sequence[Job]) -> list[Continuation]:
 
 
 async def _stream(
-    service: Service, jobs: Sequence[Job], reply: Reply, counted: bool
+    service: Service, jobs: Sequence[Job], reply: Reply, counted: int | None
 ) -> AsyncIterator[str]:
-    """Server-sent events: each piece as the worker finds it, then how each choice ended."""
+    """Server-sent events: each piece as the worker finds it, then how each choice ended, and the
+    usage where `counted` says how many tokens the prompts have."""
     loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[tuple[int, str | None]] = asyncio.Queue()
+    pieces: asyncio.Queue[tuple[int, str | None, Sequence[TokenScore]]] = asyncio.Queue()
 
-    def put(index: int, text: str | None) -> None:
-        loop.call_soon_threadsafe(pieces.put_nowait, (index, text))
+    def put(index: int, text: str | None, scores: Sequence[TokenScore] = ()) -> None:
+        loop.call_soon_threadsafe(pieces.put_nowait, (index, text, scores))
 
     def end(index: int, _: object) -> None:
         put(index, None)
 
+    choices = [ChoiceStream(reply, index) for index in range(len(jobs))]
     for index, job in enumerate(jobs):
-        job.on_text = partial(put, index)
+        job.on_piece = partial(put, index)
         _follow(job, current_request())
         job.done.add_done_callback(partial(end, index))
         service.worker.submit(job)
     try:
-        if reply.kind == "chat":
-            yield _event(reply.piece(0, None))
+        for event in [event for choice in choices for event in choice.opening()]:
+            yield _event(event)
         running = len(jobs)
         while running:
-            index, text = await pieces.get()
-            if text is not None:
-                yield _event(reply.piece(index, text))
-                continue
-            running -= 1
-            yield _event(reply.piece(index, "", jobs[index].done.result().finish))
-        if counted:
-            answers = [job.done.result() for job in jobs]
-            yield _event(reply.last(answers, sum(len(job.tokens) for job in jobs)))
+            index, text, scores = await pieces.get()
+            if text is None:
+                running -= 1
+                events = choices[index].end(jobs[index].done.result().finish)
+            else:
+                events = choices[index].piece(text, scores)
+            for event in events:
+                yield _event(event)
+        if counted is not None:
+            yield _event(reply.last([job.done.result() for job in jobs], counted))
         yield "data: [DONE]\n\n"
     # The status line is gone already, so an error is an event too.
     except Exception as error:

@@ -18,7 +18,10 @@ from adapterhub.serve.doors.middleware import Doors
 from adapterhub.serve.doors.settings import door_settings
 from adapterhub.serve.lifecycle.signals import TerminatedError, termination_raises
 from adapterhub.serve.metrics import Metrics
+from adapterhub_transformers.adapters import Adapters
 from adapterhub_transformers.api import create_app
+from adapterhub_transformers.grammar import Grammars
+from adapterhub_transformers.kv_cache import cache_bytes
 from adapterhub_transformers.service import Service
 from adapterhub_transformers.worker import LARGEST_BATCH, Worker
 
@@ -117,16 +120,24 @@ def load_service(settings: ServeSettings, progress: Progress) -> Service:
     lengths = [length for length in (settings.max_context, longest) if length]
     if not lengths:
         raise usage_error(f"{base.name} does not say how long its context is", "give --max-context")
-    metrics = Metrics()
-    worker = Worker(
+    context, metrics = min(lengths), Metrics()
+    adapters = Adapters(
         registry,
         base,
         model,
         tokenizer,
         max_resident=settings.max_resident,
+        context=context,
         residency=metrics.residency,
     )
-    return Service(registry, base, tokenizer, worker, min(lengths), progress, metrics)
+    if adapters.why_static:
+        progress.warn(
+            f"requests to {base.name} run in batches that begin and end together: "
+            f"{adapters.why_static}"
+        )
+    worker = Worker(adapters, tokenizer, cache_bytes=cache_bytes(model.device))
+    grammars = Grammars(tokenizer, adapters.stop_ids)
+    return Service(registry, base, tokenizer, worker, context, progress, metrics, grammars)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from threading import Lock
 from typing import Any
 
 from adapterhub import specs
-from adapterhub.data import encode_prompt, render
+from adapterhub.data import encode_prompt, render_turns
 from adapterhub.data.prompt import PromptFormat
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.plugins import load_plugins
-from adapterhub.protocols import Example, Progress, Registry
+from adapterhub.protocols import Progress, Registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.metrics import Metrics, current_request
 from adapterhub.serve.models import ModelList, resolve_model, why_not_servable
 from adapterhub.serve.preset import Preset, Presets, apply_preset
 from adapterhub.serve.sticky import ASKING
 from adapterhub.serve.unknown import UnknownNames
+from adapterhub_transformers.grammar import Grammars
 from adapterhub_transformers.requests import GenerationRequest
 from adapterhub_transformers.worker import Worker
 
@@ -39,6 +40,7 @@ class Service:
     context: int
     progress: Progress
     metrics: Metrics
+    grammars: Grammars
     _presets: Presets = field(default_factory=Presets)
     _warned: set[str] = field(default_factory=set)
     _listed: ModelList = field(default_factory=ModelList)
@@ -97,14 +99,17 @@ class Service:
         return preset
 
     def tokens_of_chat(
-        self, turns: Sequence[dict[str, str]], chat_template: str | None = None
+        self,
+        turns: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        chat_template: str | None = None,
     ) -> list[int]:
         """A chat, through `chat_template` or else the base's, up to where the assistant answers."""
-        example = Example(messages=(*turns, {"role": "assistant", "content": ""}))
         try:
-            text, _ = render(example, self.tokenizer, "chat", chat_template)
+            text = render_turns(turns, self.tokenizer, tools=tools, chat_template=chat_template)
         except AdzError as error:
-            raise RequestError(HTTPStatus.BAD_REQUEST, error.message, "messages") from error
+            param = "tools" if tools else "messages"
+            raise RequestError(HTTPStatus.BAD_REQUEST, error.message, param) from error
         return encode_prompt(text, self.tokenizer, "chat")
 
     def room(self, tokens: Sequence[int], asked: int | None, param: str) -> int:

@@ -1,75 +1,32 @@
-"""The one thread that runs the model. Requests that wait for the same version share a batch."""
+"""The one thread that runs the model."""
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
 from threading import Condition, Thread
 from typing import Any
 
-from adapterhub.generate import Continuation, Sampling, generate, stop_tokens
-from adapterhub.manifest import BaseRecord, Version
-from adapterhub.models import load_adapter
-from adapterhub.protocols import Registry
-from adapterhub.serve.hold import Hold
-from adapterhub.serve.metrics import Residency
+from adapterhub.generate import Row, TokenScore
+from adapterhub_transformers.adapters import Adapters, Loaded
+from adapterhub_transformers.job import Job
+from adapterhub_transformers.lane import ContinuousLane, Lane, Seat
 
 LARGEST_BATCH = 16
-"""Requests that are answered together."""
-
-
-def _ignore(text: str) -> None:
-    pass
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One prompt. `on_text` is called in the worker's thread with each new piece of text."""
-
-    version: Version | None
-    tokens: Sequence[int]
-    sampling: Sampling
-    on_text: Callable[[str], None] = _ignore
-    done: Future[Continuation] = field(default_factory=Future)
-    abandoned: bool = False
-
-    @property
-    def model(self) -> str:
-        """What jobs of one batch have in common: a digest, so that aliases may move."""
-        return self.version.digest if self.version else ""
-
-    def abandon(self) -> None:
-        """Nobody waits for the answer any more."""
-        self.abandoned = True
-        self.done.cancel()
+"""Rows that run at once."""
 
 
 class Worker:
-    """Holds the base and at most `max_resident` adapters, the least recently used go first."""
+    """Answers jobs, each as soon as there is a place among the rows that run.
 
-    def __init__(
-        self,
-        registry: Registry,
-        base: BaseRecord,
-        model: Any,
-        tokenizer: Any,
-        *,
-        max_resident: int,
-        residency: Residency | None = None,
-    ) -> None:
-        self._registry = registry
-        self._base = base
-        self._model = model
+    cache_bytes: how much memory the keys and values of all rows of one lane may take.
+    """
+
+    def __init__(self, adapters: Adapters, tokenizer: Any, *, cache_bytes: int) -> None:
+        self.adapters = adapters
         self._tokenizer = tokenizer
-        self._stop_ids = stop_tokens(model, tokenizer)
-        self._max_resident = max_resident
-        self._residency = residency or Residency()
-        self._resident: OrderedDict[str, tuple[str, Any]] = OrderedDict()
-        self._hold = Hold("transformers")
-        self._jobs: list[Job] = []
+        self._cache_bytes = cache_bytes
+        self._jobs: deque[Job] = deque()
         self._changed = Condition()
         self._stopped = False
         self._thread = Thread(target=self._run, name="adapterhub-model", daemon=True)
@@ -86,7 +43,7 @@ class Worker:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End the running batch at its next token, drop what waits, and end the thread."""
+        """End the running rows at their next token, drop what waits, and end the thread."""
         with self._changed:
             self._stopped = True
             for job in self._jobs:
@@ -96,58 +53,64 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._next_batch():
-            running = [job for job in batch if job.done.set_running_or_notify_cancel()]
-            if running:
-                self._answer(running)
+        while self._wait():
+            while (job := self._first()) and self._join(job):
+                pass
+            for lane in self.adapters.lanes:
+                lane.step()
 
-    def _next_batch(self) -> list[Job]:
-        """The oldest job and those that want the same model; nothing when it is time to end."""
+    def _wait(self) -> bool:
+        """False when there is nothing left to do."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._stopped)
-            if self._stopped:
-                return []
-            model = self._jobs[0].model
-            batch = [job for job in self._jobs if job.model == model][:LARGEST_BATCH]
-            self._jobs = [job for job in self._jobs if job not in batch]
-            return batch
+            if not self._seats():
+                self._changed.wait_for(lambda: self._jobs or self._stopped)
+        return bool(self._seats()) or not self._stopped
 
-    def _answer(self, jobs: list[Job]) -> None:
-        def tell(row: int, text: str) -> bool:
-            job = jobs[row]
-            if text:
-                job.on_text(text)
+    def _seats(self) -> Sequence[Seat]:
+        return [seat for lane in self.adapters.lanes for seat in lane.seats]
+
+    def _first(self) -> Job | None:
+        with self._changed:
+            return self._jobs[0] if self._jobs and not self._stopped else None
+
+    def _join(self, job: Job) -> bool:
+        """Let the first job join, or drop it; False where it has to wait for a place.
+
+        Nobody overtakes it: a version that is asked for all the time would else keep its place
+        for ever.
+        """
+        seats = self._seats()
+        if len(seats) >= LARGEST_BATCH:
+            return False
+        if job.abandoned:
+            return self._drop(job)
+        in_use = {seat.job.model for seat in seats}
+        try:
+            loaded = self.adapters.get(job.version, in_use.__contains__)
+        # Whatever it is belongs to this job; the thread has others to answer.
+        except Exception as error:
+            if self._drop(job) and job.done.set_running_or_notify_cancel():
+                job.done.set_exception(error)
+            return True
+        if loaded is None or not self._fits(loaded.lane, job):
+            return False
+        if self._drop(job) and job.done.set_running_or_notify_cancel():
+            loaded.lane.add(self._seat(job, loaded))
+        return True
+
+    def _drop(self, job: Job) -> bool:
+        """Take the first job out of the queue; False where `stop` did it before."""
+        with self._changed:
+            return bool(self._jobs) and self._jobs.popleft() is job
+
+    def _fits(self, lane: Lane, job: Job) -> bool:
+        return not isinstance(lane, ContinuousLane) or lane.room(len(job.tokens), self._cache_bytes)
+
+    def _seat(self, job: Job, loaded: Loaded) -> Seat:
+        def tell(text: str, scores: Sequence[TokenScore]) -> bool:
+            if job.on_piece is not None and (text or scores):
+                job.on_piece(text, scores)
             return not (job.abandoned or self._stopped)
 
-        try:
-            answers = generate(
-                self._model_of(jobs[0].version),
-                self._tokenizer,
-                [job.tokens for job in jobs],
-                [job.sampling for job in jobs],
-                stop_ids=self._stop_ids,
-                on_text=tell,
-            )
-        # Whatever it is belongs to these requests; the thread has others to answer.
-        except Exception as error:
-            for job in jobs:
-                job.done.set_exception(error)
-            return
-        for job, answer in zip(jobs, answers, strict=True):
-            job.done.set_result(answer)
-
-    def _model_of(self, version: Version | None) -> Any:
-        if version is None:
-            return self._model
-        self._hold.add(self._registry, version)
-        _, model = self._resident.pop(version.digest, (None, None))
-        if model is None:
-            while len(self._resident) >= self._max_resident:
-                _, (evicted, _) = self._resident.popitem(last=False)
-                self._residency.evicted(evicted)
-            begun = time.monotonic()
-            self._registry.admit(version, self._base)
-            model = load_adapter(self._model, version, self._registry.path(version))
-            self._residency.loaded(version.reference, time.monotonic() - begun)
-        self._resident[version.digest] = (version.reference, model)
-        return model
+        row = Row(job.tokens, job.sampling, self._tokenizer, self.adapters.stop_ids, tell)
+        return Seat(job, row, loaded.columns, loaded.prompt_model)

@@ -52,6 +52,12 @@ def test_on_a_gpu_vllm_keeps_its_own_defaults(tiny_base: Any) -> None:
     assert not [name for name in variables if name.startswith("VLLM_CPU_")]
 
 
+def test_tools_are_switched_on_by_vllms_own_flags(tiny_base: Any) -> None:
+    extra = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    command = command_line(replace(SETTINGS, extra=extra), tiny_base, 16, on_cpu=True)
+    assert tuple(command[-3:]) == extra
+
+
 @pytest.mark.parametrize(
     "extra",
     ["--model", "--port=1", "--lora-modules", "--trust-remote-code", "--trust_remote_code",
