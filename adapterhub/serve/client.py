@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapterhub.errors import AdzError
@@ -33,32 +34,42 @@ class Answer:
     finish_reason: str
 
 
-class Client:
-    """Asks one server. Every method raises AdzError when it does not answer or refuses."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt, or the turns of a chat that the assistant answers."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    prompt: str = ""
+    messages: tuple[Message, ...] = ()
+
+
+class Client:
+    """Asks one server, from several threads if need be. Every method raises AdzError when it does
+    not answer or refuses; a full server is asked again `retries` times."""
+
+    def __init__(self, url: str, api_key: str | None, *, retries: int = 0) -> None:
         if not is_installed("openai"):
             raise AdzError("'openai' is not installed", "pip install 'adapterhub[serve]'")
         self.url = url
         # The client insists on a key, a server without keys ignores it.
         self._api_key = api_key or "none"
+        self._retries = retries
 
     def ask(
         self,
         model: str,
-        prompt: str,
+        question: Question,
         prompt_format: PromptFormat,
         *,
         max_tokens: int,
         temperature: float,
     ) -> Answer:
-        """The answer to one prompt."""
-        if prompt_format == "chat":
-            turn = {"role": "user", "content": prompt}
-            return join(self.chat(model, [turn], max_tokens=max_tokens, temperature=temperature))
-        with self._open() as client:
+        """The answer to one question; a chat's turns are always asked as a chat."""
+        if prompt_format == "chat" or question.messages:
+            turns = question.messages or ({"role": "user", "content": question.prompt},)
+            return join(self.chat(model, turns, max_tokens=max_tokens, temperature=temperature))
+        with self._asking() as client:
             done = client.completions.create(
-                model=model, prompt=prompt, max_tokens=max_tokens, temperature=temperature
+                model=model, prompt=question.prompt, max_tokens=max_tokens, temperature=temperature
             )
         choice = done.choices[0]
         return Answer(done.model, choice.text, choice.finish_reason)
@@ -67,7 +78,7 @@ class Client:
         self, model: str, messages: Sequence[Message], *, max_tokens: int, temperature: float
     ) -> Iterator[Answer]:
         """Answer a chat, piece by piece; the text of the pieces together is the answer."""
-        with self._open() as client:
+        with self._asking() as client:
             stream: Any = client.chat.completions.create(
                 model=model,
                 messages=messages,  # type: ignore[arg-type]
@@ -75,10 +86,12 @@ class Client:
                 temperature=temperature,
                 stream=True,
             )
-            for chunk in stream:
-                for choice in chunk.choices:
-                    text = choice.delta.content or ""
-                    yield Answer(chunk.model, text, choice.finish_reason or "")
+            # Closed when the reading ends early, so that the server stops too.
+            with stream:
+                for chunk in stream:
+                    for choice in chunk.choices:
+                        text = choice.delta.content or ""
+                        yield Answer(chunk.model, text, choice.finish_reason or "")
 
     def is_there(self) -> bool:
         """Whether anything answers at the URL, be it with a refusal."""
@@ -98,19 +111,35 @@ class Client:
 
     def greet(self) -> None:
         """Raise AdzError unless the server answers, and takes the key."""
-        with self._open() as client:
-            client.with_options(timeout=_CONNECT_SECONDS).models.list()
+        self.models()
+
+    def models(self) -> list[str]:
+        """What the server answers as, of `/v1/models`."""
+        with self._asking() as client:
+            cards = client.with_options(timeout=_CONNECT_SECONDS).models.list()
+            return [card.id for card in cards]
+
+    def close(self) -> None:
+        """End what is being asked."""
+        self._openai.close()
+
+    @cached_property
+    def _openai(self) -> OpenAI:
+        from openai import OpenAI
+
+        return OpenAI(
+            base_url=self.url,
+            api_key=self._api_key,
+            timeout=_ANSWER_SECONDS,
+            max_retries=self._retries,
+        )
 
     @contextmanager
-    def _open(self) -> Iterator[OpenAI]:
-        from openai import APIConnectionError, APIStatusError, OpenAI
+    def _asking(self) -> Iterator[OpenAI]:
+        from openai import APIConnectionError, APIError, APIStatusError
 
-        client = OpenAI(
-            base_url=self.url, api_key=self._api_key, timeout=_ANSWER_SECONDS, max_retries=0
-        )
         try:
-            with client:
-                yield client
+            yield self._openai
         except APIConnectionError as error:
             # httpx says "[Errno 111] Connection refused"; the number helps nobody.
             reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error.__cause__ or error)).rstrip(".")
@@ -123,6 +152,8 @@ class Client:
             ) from error
         except APIStatusError as error:
             raise AdzError(f"the server answered {error.status_code}: {_message(error)}") from error
+        except APIError as error:
+            raise AdzError(f"the answer broke off: {_message(error)}") from error
 
 
 def join(pieces: Iterable[Answer]) -> Answer:
