@@ -17,6 +17,17 @@ from adapterhub.plugins import is_installed
 from adapterhub.serve.errors import RequestError
 
 
+# As Python and most training data write JSON: a model at a loss would else fill its answer with
+# the white space that JSON allows.
+_SPACING = {
+    "x-guidance": {
+        "whitespace_flexible": False,
+        "item_separator": ", ",
+        "key_separator": ": ",
+    }
+}
+
+
 class GrammarFilter:
     """A row's place in a grammar."""
 
@@ -47,7 +58,7 @@ class Grammars:
 
     def schema(self, schema: Mapping[str, Any], param: str) -> Constraint:
         """Answers that are JSON of this schema. RequestError where it cannot be followed."""
-        return self._compile("grammar_from_json_schema", json.dumps(schema), param)
+        return self._compile("grammar_from_json_schema", json.dumps({**schema, **_SPACING}), param)
 
     def tool_call(self, tools: Sequence[Mapping[str, Any]]) -> Constraint:
         """Answers that are one call, in the style of Hermes, of one of these functions."""
@@ -63,7 +74,7 @@ class Grammars:
             }
             for tool in tools
         ]
-        schema = json.dumps({"anyOf": calls} if len(calls) > 1 else calls[0])
+        schema = json.dumps({"anyOf": calls, **_SPACING})
         lark = f'start: "<tool_call>\\n" call "\\n</tool_call>"\ncall: %json {schema}\n'
         return self._compile("grammar_from_lark", lark, "tools")
 
