@@ -7,10 +7,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 from adapterhub.errors import AdzError
 from adapterhub.serve.client import Answer, join
 from adapterhub.serve.conversation import Conversation, Side
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _NARROWEST = 36
 _REFRESHES_A_SECOND = 10
@@ -77,7 +81,7 @@ def _watched(
             return
 
 
-def _table(columns: list[_Column]) -> object:
+def _table(columns: list[_Column]) -> Table:
     from rich.table import Table
     from rich.text import Text
 

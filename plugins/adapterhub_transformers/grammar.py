@@ -16,7 +16,6 @@ from adapterhub.generate import TokenFilter
 from adapterhub.plugins import is_installed
 from adapterhub.serve.errors import RequestError
 
-
 # As Python and most training data write JSON: a model at a loss would else fill its answer with
 # the white space that JSON allows.
 _SPACING = {

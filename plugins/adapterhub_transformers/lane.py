@@ -171,7 +171,8 @@ class ContinuousLane:
 
     def _read(self, seats: list[Seat]) -> None:
         if seats[0].prompt_model is not None:
-            return self._read_soft(seats[0])
+            self._read_soft(seats[0])
+            return
         first = len(self._running)
         parts = [
             Segment(first + place, seat.cached, min(_CHUNK, len(seat.row.prompt) - seat.cached))
@@ -190,7 +191,6 @@ class ContinuousLane:
             seat.cached += part.count
             if seat.cached == len(seat.row.prompt):
                 self._begin(seat, logits[place])
-        return None
 
     def _call(
         self,

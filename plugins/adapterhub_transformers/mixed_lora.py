@@ -117,8 +117,8 @@ class MixedLora:
         store = cls()
         head = getattr(model, "get_output_embeddings", lambda: None)()
         for name in names:
-            layer = model.get_submodule(name)
-            shape = (int(layer.in_features), int(layer.out_features))  # type: ignore[arg-type]
+            layer: Any = model.get_submodule(name)
+            shape = (layer.in_features, layer.out_features)
             store._sites[name] = _Site(store, shape, layer is head)
             layer.register_forward_hook(store._sites[name])
         return store
