@@ -112,7 +112,7 @@ def test_any_json_object_begins_with_a_brace(client: openai.OpenAI) -> None:
 def test_a_required_tool_is_called_with_its_arguments(client: openai.OpenAI) -> None:
     named = {"type": "function", "function": {"name": "weather"}}
     for choice in ("required", named):
-        answer = chat(client, tools=[WEATHER], tool_choice=choice).choices[0]
+        answer = chat(client, tools=[WEATHER], tool_choice=choice, max_tokens=120).choices[0]
         call = answer.message.tool_calls[0]
         assert (answer.finish_reason, answer.message.content) == ("tool_calls", None)
         arguments = json.loads(call.function.arguments)
@@ -130,8 +130,9 @@ def test_a_required_tool_is_called_with_its_arguments(client: openai.OpenAI) -> 
 
 
 def test_a_call_comes_whole_in_a_stream(client: openai.OpenAI) -> None:
-    whole = chat(client, tools=[WEATHER], tool_choice="required").choices[0].message
-    pieces = list(chat(client, tools=[WEATHER], tool_choice="required", stream=True))
+    asked = {"tools": [WEATHER], "tool_choice": "required", "max_tokens": 120}
+    whole = chat(client, **asked).choices[0].message
+    pieces = list(chat(client, stream=True, **asked))
     deltas = [piece.choices[0].delta for piece in pieces]
     calls = [call for delta in deltas for call in delta.tool_calls or []]
     assert [call.index for call in calls] == [0]
