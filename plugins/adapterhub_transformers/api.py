@@ -85,11 +85,6 @@ def create_app(service: Service) -> FastAPI:
         )
         return await _respond(service, request, body, jobs, reply)
 
-    @app.post("/v1/embeddings")
-    async def embeddings() -> Response:
-        reason = "this server writes text; it makes no embeddings"
-        return _error(RequestError(HTTPStatus.BAD_REQUEST, reason, None))
-
     return app
 
 

@@ -176,8 +176,8 @@ class MixedLora:
 
     def _groups(self, runs: Sequence[Run]) -> Iterable[_Group]:
         together: dict[Columns, list[slice]] = {}
-        for columns, rows in _places(runs):
-            together.setdefault(columns, []).append(rows)
+        for columns, place in _places(runs):
+            together.setdefault(columns, []).append(place)
         for columns, parts in together.items():
             rows: slice | torch.Tensor = parts[0]
             if len(parts) > 1:

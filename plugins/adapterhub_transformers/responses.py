@@ -37,7 +37,11 @@ class Reply:
 
     def _choice(self, index: int, answer: Continuation) -> dict[str, Any]:
         logprobs = self.logprobs(answer.scores, 0) if self.scored else None
-        choice = {"index": index, "logprobs": logprobs, "finish_reason": answer.finish}
+        choice: dict[str, Any] = {
+            "index": index,
+            "logprobs": logprobs,
+            "finish_reason": answer.finish,
+        }
         if self.kind == "text":
             return {**choice, "text": answer.text}
         message: dict[str, Any] = {"role": "assistant", "content": answer.text}
