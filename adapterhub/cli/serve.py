@@ -125,6 +125,7 @@ class _ServeCommand(click.Command):
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     base: str | None,
     extra: tuple[str, ...],
     host: str,
