@@ -38,11 +38,11 @@ class Residency:
     def order(self, versions: Sequence[str], slots: int) -> None:
         """What an engine with so many slots has in memory, the one used longest ago first: the
         last of them are in the slots."""
-        held: dict[str, Tier] = dict.fromkeys(versions[:-slots], "cpu") | dict.fromkeys(
-            versions[-slots:], "slot"
-        )
+        cached, in_slots = set(versions[:-slots]), set(versions[-slots:])
         with self._lock:
-            self._tiers = {version: held.get(version, "disk") for version in self._tiers}
+            for version in self._tiers:
+                placed: Tier = "cpu" if version in cached else "disk"
+                self._tiers[version] = "slot" if version in in_slots else placed
 
     def tiers(self) -> dict[str, Tier]:
         """Where each version lies."""
