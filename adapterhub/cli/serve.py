@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from adapterhub.cli.output import TerminalProgress, json_option, print_result
-from adapterhub.cli.serve_growing import growing_options, print_manifest
+from adapterhub.cli.serve_growing import check_growing, growing_options, print_manifest
 
 if TYPE_CHECKING:
     from adapterhub.manifest import BaseRecord
@@ -177,6 +177,7 @@ def command(
         base = None
     if extra and not extra[0].startswith("-"):
         raise usage_error(f"{extra[0]!r} is one argument too many", "see adz serve --help")
+    check_growing(growing)
     if growing["manifest"]:
         record = choose_base(open_registry(), base)
         return print_manifest(record, growing["manifest"], growing, extra, as_json=as_json)
@@ -186,6 +187,7 @@ def command(
     check_certificate(ssl_certfile, ssl_keyfile)
     registry = open_registry()
     record = choose_base(registry, base)
+    replica_engine, engine = (engine, "ray") if growing["ray"] else (None, engine)
     engine_name = engines.find_engine(engine).name
     verify_base(record)
     for line in quantizer_notes(registry, record):
@@ -210,6 +212,9 @@ def command(
         max_context=max_context,
         dtype=dtype,
         extra=extra,
+        data_parallel=growing["data_parallel"],
+        replicas=growing["replicas"],
+        replica_engine=replica_engine,
         limits=Limits(
             body_bytes=max_body * 2**20,
             max_tokens=max_tokens,

@@ -17,6 +17,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option(
+        "--data-parallel",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Copies of the base that answer, each adapter in one of them (vLLM only; GPU "
+        "unproven).",
+    ),
+    click.option(
         "--manifest",
         type=click.Choice(["k8s", "llm-d", "compose"]),
         help="Serve nothing here: print the files that deploy this server there (not tried on a "
@@ -31,7 +39,16 @@ _OPTIONS = (
         help="With --manifest: of each replica; none by default.",
     ),
     click.option(
-        "--replicas", type=click.IntRange(1), default=1, show_default=True, help="How many servers."
+        "--ray/--no-ray",
+        default=False,
+        help="Serve with several servers behind Ray Serve, on this machine or at RAY_ADDRESS.",
+    ),
+    click.option(
+        "--replicas",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Servers of --ray or --manifest.",
     ),
 )
 
@@ -41,6 +58,19 @@ def growing_options(function: F) -> F:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
+
+
+def check_growing(options: dict[str, Any]) -> None:
+    """Raise a usage error for options that say nothing together."""
+    from adapterhub.errors import usage_error
+
+    if options["ray"] and options["manifest"]:
+        raise usage_error("--ray and --manifest exclude each other")
+    if options["replicas"] > 1 and not (options["ray"] or options["manifest"]):
+        raise usage_error("--replicas without --ray or --manifest", "adz serve --ray --replicas 2")
+    for name in ("image", "remote", "gpus"):
+        if options[name] and not options["manifest"]:
+            raise usage_error(f"--{name} without --manifest", "see adz serve --help")
 
 
 # What a deployment decides itself, and what is no business of a server elsewhere.

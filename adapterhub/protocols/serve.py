@@ -35,7 +35,9 @@ LogFormat = Literal["text", "json"]
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What `adz serve` was asked for. `extra` goes to the engine's own command line.
+    """What `adz serve` was asked for. `extra` goes to the engine's own command line;
+    `data_parallel` is how many copies of the base answer. `replicas` is for an engine that
+    starts servers with `replica_engine`.
 
     `keys` says whether a client needs a key: always, never, or (None) as soon as there is one;
     `own_key` opens the server for `adz` itself and ends with it. What is being answered has
@@ -59,6 +61,9 @@ class ServeSettings:
     max_context: int | None = None
     dtype: str = "auto"
     extra: tuple[str, ...] = ()
+    data_parallel: int = 1
+    replicas: int = 1
+    replica_engine: str | None = None
     drain_seconds: float = 30.0
     restart: bool = True
     requests_log: Path | None = None

@@ -40,6 +40,10 @@ class TransformersEngine:
             raise usage_error(
                 f"the transformers engine has no flags of its own: {' '.join(settings.extra)}"
             )
+        if settings.data_parallel > 1:
+            raise usage_error(
+                "the transformers engine has no --data-parallel", "adz serve --engine vllm has it"
+            )
         with termination_raises(), _bind(settings.host, settings.port) as listener:
             try:
                 service = load_service(settings, progress)

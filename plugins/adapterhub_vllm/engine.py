@@ -47,7 +47,9 @@ class VllmEngine:
         progress.note(padding_note(base, max_rank, largest, settings.max_resident, dtype))
         command = command_line(settings, base, max_rank, on_cpu=on_cpu)
         doors = door_settings(settings, AT_ONCE)
-        server = ServerSettings(base.name, max_rank, room(settings.max_resident), doors)
+        server = ServerSettings(
+            base.name, max_rank, room(settings.max_resident), doors, settings.data_parallel
+        )
         variables = environment(settings, server, settings.own_key, os.environ, on_cpu=on_cpu)
         log = log_file(settings.port)
         set_aside(log)

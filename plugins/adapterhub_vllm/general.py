@@ -19,12 +19,13 @@ def register() -> None:
     settings = read_settings()
     if settings is None or _registered:
         return
-    from adapterhub_vllm import counting, doors, kernels, presets, serving
+    from adapterhub_vllm import affinity, counting, doors, kernels, presets, serving
 
     try:
         replaced = [kernels.install(), "the meaning of `model`", "the doors of the server"]
         doors.check()
         adapters = serving.install(settings)
+        affinity.install(settings.data_parallel)
         counting.install()
         presets.install()
         doors.install(settings.doors, adapters)

@@ -30,6 +30,8 @@ _OURS = {
     "--max-lora-rank": "adz serve --max-rank",
     "--max-loras": "adz serve --max-resident",
     "--max-cpu-loras": "it is 4 times --max-resident",
+    "--data-parallel-size": "adz serve --data-parallel",
+    "-dp": "adz serve --data-parallel",
     "--served-model-name": "the base answers under its name in the registry",
     "--enable-lora": "it is always on",
     "--no-enable-lora": "adapters are what this server is for",
@@ -71,6 +73,8 @@ def command_line(
     context = settings.max_context or (_default_context(base) if on_cpu else None)
     if context:
         command += ["--max-model-len", str(context)]
+    if settings.data_parallel > 1:
+        command += ["--data-parallel-size", str(settings.data_parallel)]
     if settings.ssl_keyfile and settings.ssl_certfile:
         command += ["--ssl-keyfile", str(settings.ssl_keyfile)]
         command += ["--ssl-certfile", str(settings.ssl_certfile)]
@@ -109,8 +113,8 @@ def environment(
         names = [name for name in given["VLLM_PLUGINS"].split(",") if name]
         result["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*names, PLUGIN]))
     if on_cpu:
-        result.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cache_gigabytes()))
-        cores = cores_to_bind()
+        result.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cache_gigabytes(settings.data_parallel)))
+        cores = cores_to_bind(settings.data_parallel)
         if cores and not any(flag.startswith(_SEVERAL_WORKERS) for flag in settings.extra):
             result.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
     return result

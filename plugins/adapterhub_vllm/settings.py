@@ -17,12 +17,14 @@ VARIABLE = "ADAPTERHUB_VLLM"
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """`base` is a name in the registry, `max_rank` the rank that slots are padded to, `room` the
-    number of adapters in memory, `doors` what stands before the server."""
+    number of adapters in memory, `doors` what stands before the server, `data_parallel` the
+    number of engines."""
 
     base: str
     max_rank: int
     room: int
     doors: DoorSettings
+    data_parallel: int = 1
 
     def to_environment(self) -> dict[str, str]:
         """The variable for the child's environment."""

@@ -142,6 +142,9 @@ def test_one_thread_for_each_core_is_bound(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(machine, "_NODES", tmp_path / "no-nodes")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     assert machine.cores_to_bind() == "0,1"
+    assert machine.cores_to_bind(2) == "0|1"
+    # There are two cores only.
+    assert machine.cores_to_bind(3) is None
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
     assert machine.cores_to_bind() is None
     for node in ("node0", "node1"):

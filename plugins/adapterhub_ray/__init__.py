@@ -1,0 +1,1 @@
+"""Several servers behind Ray Serve, each adapter in as few of them as possible."""
