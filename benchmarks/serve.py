@@ -13,6 +13,7 @@ random adapters of rank 16 on all linear layers. Ratios are taken between median
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -59,6 +60,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Raw figures (default: in --folder).")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "serving-speed.svg")
     given = parser.parse_args()
+    # A run that is ended ends its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     given.out = given.out or given.folder / "raw.json"
     given.folder.mkdir(parents=True, exist_ok=True)
     measured = [part for part in given.parts or parts if part != "table"]

@@ -22,6 +22,7 @@ _PREFIX = re.compile(r"^(\(.*?pid=\d+\)\s*)?([A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\]\s*)
 _REFUSAL = re.compile(r"adz: .+")
 _USAGE = re.compile(r"\S+\.py: error: .+")
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b: .+")
+_REPLACED = re.compile(r"adapterhub replaced in .+")
 _CONSEQUENCE = ("Engine core initialization failed", "WorkerProc initialization failed")
 # What a log line tells about how far the start is.
 _STAGES = (
@@ -75,6 +76,11 @@ class Child:
         if code is not None and code < 0:
             return f"killed by {signal.Signals(-code).name}"
         return explain_end(self._said())
+
+    def replaced(self) -> str | None:
+        """What our plugin says that it replaced in vLLM."""
+        found = _REPLACED.search(self._said())
+        return found.group() if found else None
 
     def drain(self, seconds: float) -> None:
         """Let its doors close and it end when it has answered; waits so long for that."""

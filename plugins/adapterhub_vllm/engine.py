@@ -93,6 +93,9 @@ class VllmProcess:
                 "vLLM started without adapterhub's plugin and was stopped",
                 f"install adapterhub again beside it, and see {self._child.log}",
             )
+        replaced = self._child.replaced()
+        if replaced:
+            self._progress.note(replaced)
 
     def wait(self) -> AdzError:
         """Wait for its end, and say why it ended."""

@@ -49,7 +49,7 @@ print(json.dumps(found))
 def checked() -> list[tuple[str, str, list[str], bool]]:
     """Module, name, parameters, and whether there may be no others."""
     pytest.importorskip("vllm")
-    settings = ServerSettings("tiny", 16, door_settings(ServeSettings("tiny"), 4))
+    settings = ServerSettings("tiny", 16, 8, door_settings(ServeSettings("tiny"), 4))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(settings.to_environment())],
         capture_output=True,
