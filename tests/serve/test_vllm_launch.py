@@ -193,6 +193,14 @@ def wait_for(log: Path, words: str) -> str:
     raise AssertionError(f"{words!r} never came: {log.read_text()!r}")
 
 
+@pytest.mark.parametrize("words", ["adapterhub replaced in vllm 9: a, b", None])
+def test_what_our_plugin_replaced_is_read_from_the_log(words: str | None, tmp_path: Path) -> None:
+    line = f"(EngineCore pid=7) INFO 11-25 17:00:00 [general.py:39] {words}"
+    child = run_child(f"print({line!r}); print('more')", tmp_path / "child.log")
+    child.wait()
+    assert child.replaced() == words
+
+
 def test_stopping_ends_the_child_and_its_children(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "child.log"
     child = run_child(
