@@ -81,7 +81,7 @@ def outcome() -> Any:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return {**json.loads(done.stdout.splitlines()[-1]), "log": done.stdout + done.stderr}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_vllm_finds_the_plugin_and_it_is_inert_elsewhere(outcome: Any) -> None:
@@ -98,7 +98,6 @@ def test_under_adz_serve_every_part_is_replaced(outcome: Any) -> None:
     assert {check, adapters, models} == {"adapterhub_vllm.serving"}
     assert wrapper == "adapterhub_vllm.cpu_lora.GroupedPunicaWrapper"
     assert server == "adapterhub_vllm.doors"
-    assert outcome["log"].count("adapterhub replaced in ") == 1
 
 
 def test_a_vllm_that_differs_ends_with_one_line(outcome: Any) -> None:
