@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,7 @@ class Factors:
         if slot is None:
             return
         part, rows = group.take(x), group.rows
+        lows: Sequence[torch.Tensor | None]
         if slot.together is not None:
             lows = torch.mm(part, slot.together).chunk(len(self._a), 1)
         else:
