@@ -19,6 +19,8 @@ _ALIAS = re.compile(_PART)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}")
 _FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 LATEST = "latest"
+DERIVED = "derived"
+"""The team of the versions that servers make for requests."""
 
 NAME_RULE = "lower-case letters, digits, '.', '_' and '-', at most 64, optionally team/name"
 

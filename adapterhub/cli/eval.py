@@ -79,11 +79,13 @@ def command(
     Answers are greedy. Each score stands with its 95 % interval; the scores become
     attestations of the versions (see adz show).
     """
+    from adapterhub.derived.local import with_merges_made
     from adapterhub.evaluate.run import EvaluationSettings, evaluate
     from adapterhub.plugins import open_registry
 
+    registry, progress = open_registry(), TerminalProgress()
     settings = EvaluationSettings(
-        references=references,
+        references=with_merges_made(registry, references, progress),
         data=data,
         base=base,
         metric=metric,
@@ -96,7 +98,7 @@ def command(
         batch_size=batch_size,
         attest=not no_attest,
     )
-    scores = evaluate(open_registry(), settings, TerminalProgress())
+    scores = evaluate(registry, settings, progress)
     print_result([asdict(score) for score in scores], _table(scores), as_json=as_json)
 
 

@@ -114,6 +114,7 @@ def command(
     **flags: Any,
 ) -> None:
     """Merge ADAPTERS, references or directories (./dir), into a new version, or into --out.
+    One expression stands for all of them: 'sql*0.7+french*0.3', 'ties(sql+fr,density=0.5)'.
 
     The result needs no base model, and the error of its compression is printed. Weights are
     never normalised silently.

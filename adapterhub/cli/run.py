@@ -94,6 +94,7 @@ def command(
     lines = read_lines(sys.stdin) if many else iter([Line(1, Question(prompt or ""))])
     client = Client(url or DEFAULT_URL, api_key, retries=_RETRIES if many else 0)
     if url is None and not client.is_there():
+        from adapterhub.derived.local import with_merges_made
         from adapterhub.generate import Sampling
         from adapterhub.serve.local import answer_here
 
@@ -101,6 +102,7 @@ def command(
         sampling = Sampling(max_tokens, temperature=temperature)
         lines, asked = tee(lines)
         questions = (line.question for line in asked)
+        (reference,) = with_merges_made(registry, [reference], progress)
         here = answer_here(registry, reference, questions, used, sampling, progress)
         return _print_all(zip(lines, here, strict=True), used, many=many, as_json=as_json)
 

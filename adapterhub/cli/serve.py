@@ -120,6 +120,39 @@ class _ServeCommand(click.Command):
     show_default=True,
     help="How the log of requests is written.",
 )
+@click.option(
+    "--request-merges/--no-request-merges",
+    "merging",
+    default=True,
+    help="Merge for a request whose model is an expression, such as sql*0.7+french*0.3.",
+)
+@click.option(
+    "--merges-kept",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Of these merges in the registry; the least recently used go first.",
+)
+@click.option(
+    "--merge-error",
+    type=click.FloatRange(0),
+    default=0.05,
+    show_default=True,
+    help="Most that such a merge may lose at this server's rank (relative Frobenius error).",
+)
+@click.option(
+    "--convert/--no-convert",
+    "converting",
+    default=True,
+    help="Serve what the engine does not know as a LoRA, converted at its first request.",
+)
+@click.option(
+    "--convert-error",
+    type=click.FloatRange(0),
+    default=0.05,
+    show_default=True,
+    help="Most that a conversion may lose.",
+)
 @growing_options
 @json_option
 @click.pass_context
@@ -149,6 +182,11 @@ def command(
     drain_seconds: float,
     restart: bool,
     log_format: Literal["text", "json"],
+    merging: bool,
+    merges_kept: int,
+    merge_error: float,
+    converting: bool,
+    convert_error: float,
     as_json: bool,
     **growing: Any,
 ) -> int:
@@ -162,7 +200,7 @@ def command(
     from adapterhub.bases.verify import verify_base
     from adapterhub.errors import EXIT_OK, usage_error
     from adapterhub.plugins import open_registry
-    from adapterhub.protocols import Limits, ServeSettings
+    from adapterhub.protocols import Derivations, Limits, ServeSettings
     from adapterhub.serve import engines
     from adapterhub.serve.address import check_free
     from adapterhub.serve.doors.certificate import check_certificate
@@ -227,6 +265,12 @@ def command(
         restart=restart,
         requests_log=requests_log_file(port),
         log_format=log_format,
+        derivations=Derivations(
+            merges=merges_kept if merging else 0,
+            merge_error=merge_error,
+            conversions=converting,
+            convert_error=convert_error,
+        ),
         ready=announce,
     )
     with stated(settings, engine_name) as state:

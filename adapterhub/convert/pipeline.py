@@ -33,6 +33,7 @@ from adapterhub.protocols import Progress, Registry
 from adapterhub.reference import check_name
 from adapterhub.staging import home_staging, staging_folder
 
+_NOTHING: Mapping[str, Any] = {}
 _LIBRARIES = ("peft", "safetensors", "torch", "transformers")
 
 
@@ -42,17 +43,26 @@ class _Task:
     name: str
     source: Source
     initial: Source | None
+    most_rank: int | None = None
 
 
 def convert(
-    recipe: ConvertRecipe, registry: Registry, progress: Progress, *, measure: bool = True
+    recipe: ConvertRecipe,
+    registry: Registry,
+    progress: Progress,
+    *,
+    measure: bool = True,
+    metrics: Mapping[str, Any] = _NOTHING,
+    most_rank: int | None = None,
+    most_error: float | None = None,
 ) -> ConvertResult:
     """Convert an adapter into a plain LoRA: a new version of the registry, or `recipe.out`.
 
-    measure: compare the logits too, for which the base is loaded. Every user's mistake is an
-    AdzError, and leaves nothing behind.
+    measure: compare the logits too, for which the base is loaded. metrics: more for the manifest
+    of a version. most_rank: what a recipe without rank is given, where that is possible. Every
+    user's mistake is an AdzError, and leaves nothing behind; so is a loss above `most_error`.
     """
-    task = _find(recipe, registry)
+    task = replace(_find(recipe, registry), most_rank=most_rank)
     if recipe.out is not None:
         with staged(recipe.out) as directory:
             result, _ = _run(task, directory, progress, measure=measure)
@@ -61,9 +71,12 @@ def convert(
         payload, artifacts = folder / "payload", folder / "artifacts"
         payload.mkdir()
         result, plan = _run(task, payload, progress, measure=measure)
+        _check_error(result, most_error)
         artifacts.mkdir()
         _keep_moments(task.source, registry, artifacts)
-        version = registry.commit(_manifest(task, result, plan), payload, artifacts)
+        manifest = _manifest(task, result, plan)
+        manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, **metrics}})
+        version = registry.commit(manifest, payload, artifacts)
         return replace(result, version=version)
 
 
@@ -73,6 +86,15 @@ def default_name(source: Source) -> str:
         return f"{source.version.name[:59]}-lora"
     word = re.sub(r"[^a-z0-9._-]+", "-", source.directory.resolve().name.lower()).strip("-._")
     return re.sub(r"\.\.+", ".", f"{word[:59]}-lora")
+
+
+def _check_error(result: ConvertResult, most: float | None) -> None:
+    if most is not None and result.relative_error > most:
+        raise AdzError(
+            f"{result.source} ({result.method}) as a LoRA of rank {result.rank} loses "
+            f"{result.relative_error:.1%} of its update, at most {most:.1%} may be lost",
+            f"adz convert {result.source} --rank N for up to {result.possible} loses less",
+        )
 
 
 def _keep_moments(source: Source, registry: Registry, artifacts: Path) -> None:
@@ -134,13 +156,13 @@ def _by_factors(task: _Task) -> bool:
 
 def _plan(task: _Task, models: Models | None) -> ConvertPlan:
     if _by_factors(task):
-        return plan_by_factors(task.recipe, task.source, task.initial)
+        return plan_by_factors(task.recipe, task.source, task.initial, task.most_rank)
     if models is None:
         raise usage_error(
             f"{task.source.label} ({task.source.method}) cannot be converted without its base",
             "give --base NAME",
         )
-    return plan_by_updates(task.recipe, task.source, models)
+    return plan_by_updates(task.recipe, task.source, models, task.most_rank)
 
 
 def _factor(plan: ConvertPlan, workers: int | None, progress: Progress) -> dict[str, ModuleFactors]:

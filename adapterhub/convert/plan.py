@@ -55,7 +55,9 @@ def is_plain(source: Source) -> bool:
     return all(name.endswith(ends) for name in read_header(source.directory / WEIGHTS))
 
 
-def plan_by_factors(recipe: ConvertRecipe, source: Source, initial: Source | None) -> ConvertPlan:
+def plan_by_factors(
+    recipe: ConvertRecipe, source: Source, initial: Source | None, most_rank: int | None = None
+) -> ConvertPlan:
     """Exact at the adapter's own rank; where `initial` is subtracted, at the sum of both."""
     adapter = LoraAdapter(source.label, source.directory, base_changing=initial is not None)
     if source.record is not None and source.version is None:
@@ -65,7 +67,7 @@ def plan_by_factors(recipe: ConvertRecipe, source: Source, initial: Source | Non
         operands.append((_opened_initial(initial, adapter), -1.0))
     shapes = {module: (m, n) for module, (_, m, n) in adapter.modules.items()}
     exact = max(sum(o.modules[m][0] for o, _ in operands) for m in shapes)
-    rank = _rank(recipe, shapes, exact)
+    rank = _rank(recipe, shapes, min(exact, most_rank or exact))
 
     def job(module: str) -> ModuleFactors:
         factors = [(o.factors(module, shapes[module]), sign) for o, sign in operands]
@@ -78,8 +80,11 @@ def plan_by_factors(recipe: ConvertRecipe, source: Source, initial: Source | Non
     return ConvertPlan(jobs, shapes, dict.fromkeys(shapes, kind), rank, _possible(shapes))
 
 
-def plan_by_updates(recipe: ConvertRecipe, source: Source, models: Models) -> ConvertPlan:
-    """The best of a rank, from what the adapter adds to each weight of the base."""
+def plan_by_updates(
+    recipe: ConvertRecipe, source: Source, models: Models, most_rank: int | None = None
+) -> ConvertPlan:
+    """The best of a rank, from what the adapter adds to each weight of the base. Where the
+    recipe has none it is `most_rank`, else the adapter's own."""
     updates = models.updates()
     if not updates:
         raise AdzError(
@@ -88,7 +93,8 @@ def plan_by_updates(recipe: ConvertRecipe, source: Source, models: Models) -> Co
         )
     shapes = {module: update.shape for module, update in updates.items()}
     own = source.config.get("r") if source.config.get("peft_type") == "LORA" else None
-    rank = _rank(recipe, shapes, min(int(own or DEFAULT_RANK), _possible(shapes)))
+    wanted = most_rank or int(own or DEFAULT_RANK)
+    rank = _rank(recipe, shapes, min(wanted, _possible(shapes)))
 
     def job(update: WeightUpdate) -> ModuleFactors:
         return factors_of_update(update.compute(), rank)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapterhub import specs
 from adapterhub.bases.choose import choose_base
 from adapterhub.bases.together import resolve_together
 from adapterhub.bases.verify import verify_base
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.imports.source import check_source, method_name, read_adapter_config
 from adapterhub.manifest import BaseLink, BaseRecord, Version
+from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Registry
 from adapterhub.reference import is_directory_reference
 
@@ -87,6 +89,14 @@ def find_source(reference: str, base: str | None, registry: Registry) -> Source:
 def find_initial(reference: str, registry: Registry) -> Source:
     """The adapter as it was before training; a directory needs no base."""
     return find_source(reference, None, registry)
+
+
+def may_convert(version: Version) -> bool:
+    """Whether a LoRA may stand for a version, as far as its manifest tells."""
+    manifest = version.manifest
+    ours = load_plugins().components(specs.Method).get(manifest.method)
+    convertible = ours.convertible if ours else manifest.method.upper() not in _PROMPTS
+    return convertible and manifest.storage == "peft"
 
 
 def check_convertible(source: Source, *, has_initial: bool) -> None:

@@ -46,9 +46,9 @@ class Making(Home):
             return train(plan, registry, self._progress, resume=resume)
 
     def merge(self, *adapters: str, rule: str | None = None, **options: Any) -> MergeResult:
-        """Merge references or directories; `options` are those of `adz merge`: `weights`,
-        `density`, `rank`, `seed`, `space`, `base`, `name`, `out`. Without a rule: regmean where
-        every adapter has recorded its inputs, else linear."""
+        """Merge references or directories, or one expression; `options` are those of `adz merge`:
+        `weights`, `density`, `rank`, `seed`, `space`, `base`, `name`, `out`. Without a rule:
+        regmean where every adapter has recorded its inputs, else linear."""
         from adapterhub.config import validate
         from adapterhub.merge.recipe import MergeRecipe
 
@@ -83,13 +83,15 @@ class Making(Home):
 
     def load(self, reference: str) -> tuple[Any, Any]:
         """The model (a `PeftModel` for PEFT's methods, the plain model for a base) and its
-        tokenizer, in evaluation mode on the CPU."""
+        tokenizer, in evaluation mode on the CPU. `sql*0.7+french*0.3` is merged first."""
         from adapterhub.bases.identity import template_warning
         from adapterhub.bases.together import resolve_together
         from adapterhub.bases.verify import verify_base
+        from adapterhub.derived.local import with_merges_made
         from adapterhub.models import load_adapter, load_base, load_tokenizer
 
         with self._registry() as registry:
+            (reference,) = with_merges_made(registry, [reference], self._progress)
             base, versions = resolve_together(registry, [reference])
             verify_base(base)
             model, version = load_base(base), versions.get(reference)
@@ -106,15 +108,18 @@ class Making(Home):
         data: Path | str | Sequence[Path | str],
         **options: Any,
     ) -> list[Score]:
-        """Score versions beside their base; `options` are the fields of `EvaluationSettings`:
-        `metric`, `shots`, `shots_from`, `limit`, `url`, `api_key`, `max_tokens`, ..."""
+        """Score versions, or merges as expressions, beside their base; `options` are the fields of
+        `EvaluationSettings`: `metric`, `shots`, `shots_from`, `limit`, `url`, `api_key`, ..."""
+        from adapterhub.derived.local import with_merges_made
         from adapterhub.evaluate.run import EvaluationSettings, evaluate
 
         files = [data] if isinstance(data, Path | str) else data
-        settings = EvaluationSettings(
-            references=references, data=tuple(Path(file) for file in files), **options
-        )
         with self._registry() as registry:
+            settings = EvaluationSettings(
+                references=with_merges_made(registry, references, self._progress),
+                data=tuple(Path(file) for file in files),
+                **options,
+            )
             return evaluate(registry, settings, self._progress)
 
     def serve(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from adapterhub.errors import AdzError
 from adapterhub.merge.diagnostics import diagnose, imbalance, level
 from adapterhub.merge.engine import merge_modules, relative_error
 from adapterhub.merge.output import adapter_writer, staged, write_config
@@ -58,10 +59,12 @@ def store(
     *,
     metrics: Mapping[str, Any] = _NOTHING,
     artifacts: Mapping[str, str] = _NOTHING,
+    most_error: float | None = None,
 ) -> MergeResult:
     """Run a prepared merge and keep its result: whole, or nothing.
 
     metrics: more for the manifest; artifacts: more texts beside a version, by file name.
+    Raises AdzError where more than `most_error` was lost.
     """
     out = prepared.recipe.out
     if out is not None:
@@ -72,7 +75,9 @@ def store(
         payload, beside = folder / "payload", folder / "artifacts"
         payload.mkdir()
         beside.mkdir()
-        result = _advised(prepared, run(prepared, payload, progress))
+        result = run(prepared, payload, progress)
+        _check_error(result, most_error)
+        result = _advised(prepared, result)
         write_errors(result.errors, beside)
         for name, text in artifacts.items():
             (beside / name).write_text(text, encoding="utf-8")
@@ -101,6 +106,16 @@ def run(prepared: PreparedMerge, directory: Path, progress: Progress) -> MergeRe
         relative_error=relative_error(errors),
         errors=tuple((e.module, e.relative) for e in errors),
     )
+
+
+def _check_error(result: MergeResult, most: float | None) -> None:
+    error = result.relative_error or 0.0
+    if most is not None and error > most:
+        raise AdzError(
+            f"at rank {result.rank} {error:.1%} of the merge of {' and '.join(result.adapters)} "
+            f"is lost, at most {most:.1%} may be",
+            f"rank {result.possible} loses nothing" if result.rank < result.possible else "",
+        )
 
 
 def _advised(prepared: PreparedMerge, result: MergeResult) -> MergeResult:

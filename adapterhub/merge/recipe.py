@@ -6,7 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from adapterhub.errors import usage_error
+from adapterhub.expression import is_expression, parse_expression
+from adapterhub.reference import is_directory_reference
 
 _ENERGY = re.compile(r"energy=([0-9]+\.?[0-9]*|\.[0-9]+)")
 
@@ -16,7 +20,9 @@ class MergeRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    adapters: tuple[str, ...] = Field((), description="References or directories to merge.")
+    adapters: tuple[str, ...] = Field(
+        (), description="References or directories to merge, or one expression."
+    )
     rule: str | None = Field(
         None,
         description="How to combine them; by default regmean where every adapter has recorded its "
@@ -45,6 +51,21 @@ class MergeRecipe(BaseModel):
     options: dict[str, Any] = Field(
         default_factory=dict, description="The options of the rule's own."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_expression(cls, values: Any) -> Any:
+        """One adapter that is an expression stands for the options that it says."""
+        given = values.get("adapters") or ()
+        text = given[0] if len(given) == 1 and isinstance(given, list | tuple) else None
+        if not isinstance(text, str) or is_directory_reference(text) or not is_expression(text):
+            return values
+        said = parse_expression(text).recipe()
+        others = {key: value for key, value in values.items() if key != "adapters"}
+        for key in said:
+            if others.get(key):
+                raise usage_error(f"{key} is given beside the expression {text}", "say it once")
+        return {**others, **said}
 
     @field_validator("weights", mode="before")
     @classmethod

@@ -28,13 +28,21 @@ from adapterhub.protocols.registry import (
     Repaired,
 )
 from adapterhub.protocols.remote import Remote, RemoteFile, RemoteVersion, TransferInterruptedError
-from adapterhub.protocols.serve import Engine, Limits, LogFormat, ServerStatus, ServeSettings
+from adapterhub.protocols.serve import (
+    Derivations,
+    Engine,
+    Limits,
+    LogFormat,
+    ServerStatus,
+    ServeSettings,
+)
 from adapterhub.protocols.train import Fold, FoldingMethod, Method, Objective, Quantizer
 
 __all__ = [
     "CollectReport",
     "ConvertibleMethod",
     "Coordinates",
+    "Derivations",
     "Engine",
     "Example",
     "Factors",

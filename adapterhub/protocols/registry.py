@@ -183,8 +183,9 @@ class Registry(Protocol):
 
         base: by the weights of a known base, else by the recorded name. rule: of merges. alias:
         what has it; the latest version of a name that has it. name: a pattern such as `team/*`.
-        metric: `exact_match`, or `exact_match>=0.8`, by the last evaluation or the manifest.
-        sort: name, created, size, rank or metric. Unknown ones offer the nearest.
+        What servers made for requests is left out, but where its names are asked for
+        (`derived/*`). metric: `exact_match`, or `exact_match>=0.8`, by the last evaluation or the
+        manifest. sort: name, created, size, rank or metric. Unknown ones offer the nearest.
         """
 
     def path(self, version: Version) -> Path:
@@ -249,10 +250,11 @@ class Registry(Protocol):
         dry_run: bool = False,
         grace_seconds: float = 3600,
         retention_seconds: float = 604800,
+        names: str = "*",
     ) -> CollectReport:
         """Delete the files of versions that were removed longer ago than the retention period
         and are not leased, and whatever else no version needs and is older than the grace
-        period."""
+        period. names: a pattern; removed versions of other names are left as they are."""
 
     def diagnose(self) -> Iterator[Problem]:
         """What is wrong at a glance, whatever its size: permissions, journal, clock, leftovers.

@@ -34,6 +34,21 @@ LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True, slots=True)
+class Derivations:
+    """What a server may make for requests.
+
+    merges: how many merged versions are kept, 0 for none at all. merge_error, convert_error: the
+    most that may be lost, relative Frobenius error. wait_seconds: how long a request waits.
+    """
+
+    merges: int = 32
+    merge_error: float = 0.05
+    conversions: bool = True
+    convert_error: float = 0.05
+    wait_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """What `adz serve` was asked for. `extra` goes to the engine's own command line;
     `data_parallel` is how many copies of the base answer. `replicas` is for an engine that
@@ -56,6 +71,7 @@ class ServeSettings:
     ssl_keyfile: Path | None = None
     ssl_certfile: Path | None = None
     limits: Limits = Limits()
+    derivations: Derivations = Derivations()
     max_rank: int | None = None
     max_resident: int = 8
     max_context: int | None = None

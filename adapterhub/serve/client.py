@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapterhub.errors import AdzError
+from adapterhub.expression import is_expression, parse_expression
 from adapterhub.plugins import is_installed
 from adapterhub.protocols import Registry
 
@@ -172,6 +173,10 @@ def prompt_format_of(registry: Registry, reference: str) -> PromptFormat | None:
     """
     if any(base.name == reference for base in registry.bases()):
         return None
+    if is_expression(reference):
+        terms = parse_expression(reference).terms
+        formats = {registry.resolve(term.reference).manifest.prompt_format for term in terms}
+        return formats.pop() if len(formats) == 1 else None
     return registry.resolve(reference).manifest.prompt_format
 
 

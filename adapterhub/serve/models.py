@@ -14,7 +14,7 @@ from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.policy import Policy, load_policy
 from adapterhub.protocols import Registry
-from adapterhub.reference import LATEST, parse_reference
+from adapterhub.reference import DERIVED, LATEST, parse_reference
 from adapterhub.serve.errors import RequestError
 
 # team/name, '@', and a digest with its prefix: the text of an error stays short.
@@ -145,6 +145,9 @@ def list_models(registry: Registry, base: BaseRecord, why_not: WhyNot) -> list[S
     highest = {version.name: version.number for version in versions}
     listed = [ServedModel(base.name, None)]
     for version in versions:
+        # What a request made is found by what was asked for, not by its name.
+        if version.name.startswith(f"{DERIVED}/"):
+            continue
         if why_not(version) is None and _why_not_signed(registry, version) is None:
             newest = version.number == highest[version.name]
             listed += [ServedModel(id, version) for id in _references(version, newest)]

@@ -53,7 +53,7 @@ def create_app(service: Service) -> FastAPI:
     @app.post("/v1/completions")
     async def completions(request: Request, body: CompletionRequest) -> Response:
         body.refuse_unsupported()
-        version = await asyncio.to_thread(service.resolve, body.model, "plain")
+        version = await service.resolve(body.model, "plain")
         await asyncio.to_thread(service.apply_preset, body, version)
         prompts = [service.tokens_of_text(prompt) for prompt in body.prompts() or [""]]
         constrain = await asyncio.to_thread(_constraint, service, body)
@@ -67,7 +67,7 @@ def create_app(service: Service) -> FastAPI:
     @app.post("/v1/chat/completions")
     async def chat(request: Request, body: ChatRequest) -> Response:
         body.refuse_unsupported()
-        version = await asyncio.to_thread(service.resolve, body.model, "chat")
+        version = await service.resolve(body.model, "chat")
         preset = await asyncio.to_thread(service.apply_preset, body, version)
         tools, must_call = body.offered(), body.must_call()
         turns = [message.turn() for message in body.messages]
@@ -219,4 +219,4 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
 
 
 def _error(error: RequestError) -> Response:
-    return JSONResponse(error.body(), status_code=error.status)
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)

@@ -8,6 +8,8 @@ from types import FrameType
 
 import uvicorn
 
+from adapterhub.derived.served import Derived
+from adapterhub.derived.wanted import LARGEST_RANK
 from adapterhub.errors import EXIT_INTERRUPTED, EXIT_OK, usage_error
 from adapterhub.models import compute_device, load_base, load_tokenizer
 from adapterhub.plugins import open_registry
@@ -22,7 +24,7 @@ from adapterhub_transformers.adapters import Adapters
 from adapterhub_transformers.api import create_app
 from adapterhub_transformers.grammar import Grammars
 from adapterhub_transformers.kv_cache import cache_bytes
-from adapterhub_transformers.service import Service
+from adapterhub_transformers.service import Service, only_converted
 from adapterhub_transformers.worker import LARGEST_BATCH, Worker
 
 # How long uvicorn waits for connections once the answers were given time to end.
@@ -141,7 +143,8 @@ def load_service(settings: ServeSettings, progress: Progress) -> Service:
         )
     worker = Worker(adapters, tokenizer, cache_bytes=cache_bytes(model.device))
     grammars = Grammars(tokenizer, adapters.stop_ids)
-    return Service(registry, base, tokenizer, worker, context, progress, metrics, grammars)
+    derived = Derived(settings.derivations, LARGEST_RANK, only_converted)
+    return Service(registry, base, tokenizer, worker, context, progress, metrics, grammars, derived)
 
 
 def _bind(host: str, port: int) -> socket.socket:

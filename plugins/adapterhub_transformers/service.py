@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -9,15 +10,17 @@ from threading import Lock
 from typing import Any
 
 from adapterhub import specs
+from adapterhub.convert.source import may_convert
 from adapterhub.data import encode_prompt, render_turns
 from adapterhub.data.prompt import PromptFormat
+from adapterhub.derived.served import Derived, tell_error
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Progress, Registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.metrics import Metrics, current_request
-from adapterhub.serve.models import ModelList, resolve_model, why_not_servable
+from adapterhub.serve.models import ModelList, why_not_servable
 from adapterhub.serve.preset import Preset, Presets, apply_preset
 from adapterhub.serve.sticky import ASKING
 from adapterhub.serve.unknown import UnknownNames
@@ -41,18 +44,21 @@ class Service:
     progress: Progress
     metrics: Metrics
     grammars: Grammars
+    derived: Derived
     _presets: Presets = field(default_factory=Presets)
     _warned: set[str] = field(default_factory=set)
     _listed: ModelList = field(default_factory=ModelList)
     _unknown: UnknownNames = field(default_factory=UnknownNames)
     _lock: Lock = field(default_factory=Lock)
 
-    def resolve(self, model: object, prompt_format: PromptFormat) -> Version | None:
-        """The version that answers now, None for the base; RequestError where none may."""
-        # Requests are resolved in several threads.
-        with self._lock, self._unknown.remembered(self.registry, model):
-            version = resolve_model(self.registry, self.base, model, self._why_not, ASKING.get())
+    async def resolve(self, model: object, prompt_format: PromptFormat) -> Version | None:
+        """The version that answers now, None for the base; RequestError where none may. Waits
+        where it has to be made first."""
+        version = await self.derived.completed(
+            lambda: asyncio.to_thread(self._resolve, model, ASKING.get())
+        )
         current_request().answered_by(version.reference if version else self.base.name)
+        tell_error(version)
         trained = version.manifest.prompt_format if version else None
         if version and trained not in (None, prompt_format) and version.digest not in self._warned:
             self._warned.add(version.digest)
@@ -61,6 +67,11 @@ class Service:
                 f"{prompt_format} ones"
             )
         return version
+
+    def _resolve(self, model: object, key: str | None) -> Version | None:
+        # Requests are resolved in several threads.
+        with self._lock, self._unknown.remembered(self.registry, model):
+            return self.derived.resolve(self.registry, self.base, model, self._why_not, key)
 
     def cards(self) -> list[dict[str, Any]]:
         """`/v1/models`: the base and every reference that would be answered now."""
@@ -75,7 +86,11 @@ class Service:
                 "max_model_len": self.context,
                 "digest": served.version.digest if served.version else None,
             }
-            for served in self._listed.read(self.registry, self.base, self._why_not)
+            for served in self._listed.read(
+                self.registry,
+                self.base,
+                lambda v: self.derived.why_not(v, self.base, self._why_not),
+            )
         ]
 
     def tokens_of_text(self, prompt: str | list[int]) -> list[int]:
@@ -139,8 +154,17 @@ class Service:
         return RequestError(status, f"{what}, the server's log says how", None)
 
     def _why_not(self, version: Version) -> str | None:
-        reason = why_not_servable(version, self.base)
-        method = version.manifest.method
-        if reason is None and method not in load_plugins().components(specs.Method):
-            return f"no plugin here provides {method}, the method of {version.reference}"
-        return reason
+        return why_not_servable(version, self.base) or why_not_method(version)
+
+
+def why_not_method(version: Version) -> str | None:
+    """Why nothing here opens the version; None where its method is known."""
+    method = version.manifest.method
+    if method in load_plugins().components(specs.Method):
+        return None
+    return f"no plugin here provides {method}, the method of {version.reference}"
+
+
+def only_converted(version: Version) -> str | None:
+    """Why a version is served as a LoRA only: its method has no plugin, but PEFT knows it."""
+    return why_not_method(version) if may_convert(version) else None

@@ -15,22 +15,25 @@ from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from adapterhub.convert.source import may_convert
+from adapterhub.derived.served import Derived, tell_error
 from adapterhub.errors import EXIT_USAGE, AdzError
 from adapterhub.manifest import Version
 from adapterhub.plugins import open_registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.hold import Hold
 from adapterhub.serve.metrics import Residency, ServedRequest, current_request
-from adapterhub.serve.models import ModelList, ServedModel, resolve_model
+from adapterhub.serve.models import ModelList, ServedModel
 from adapterhub.serve.preset import Presets
 from adapterhub.serve.sticky import ASKING
 from adapterhub.serve.unknown import UnknownNames
 from adapterhub.staging import home_staging, staging_folder
-from adapterhub_vllm.limits import why_not_files, why_not_vllm
+from adapterhub_vllm.limits import why_not_as_it_is, why_not_files, why_not_method, why_not_vllm
 from adapterhub_vllm.residents import Residents
 
 if TYPE_CHECKING:
@@ -55,6 +58,10 @@ class _Failure:
     until: float
 
 
+class _OnlyAsLoraError(Exception):
+    """The files hold what vLLM does not serve, and what a conversion may cure."""
+
+
 class Adapters:
     """The versions that this server answers with. Used from one event loop."""
 
@@ -73,6 +80,9 @@ class Adapters:
         self._folder: Path | None = None
         self._residents: Residents | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._derived = Derived(settings.derivations, settings.max_rank, self._only_converted)
+        # By digest, where the files say what the manifest does not.
+        self._only_as_lora: dict[str, str | None] = {}
 
     def start(self, engine: EngineClient, residency: Residency) -> None:
         """Answer with this engine, from now on, in the running event loop."""
@@ -92,16 +102,25 @@ class Adapters:
 
     async def request_for(self, model: object) -> LoRARequest | None:
         """What vLLM needs to answer `model`, None for the base. Raises RequestError."""
-        version = cast(
-            "Version | None",
-            await self._in_thread(self._resolve, model, ASKING.get(), current_request()),
-        )
+        version = await self._version_for(model)
+        tell_error(version)
         if version is None:
             return None
         failure = self._failures.get(version.digest)
         if failure is not None and time.monotonic() < failure.until:
             raise RequestError(failure.status, failure.message)
-        return await self.residents.take(version)
+        try:
+            return await self.residents.take(version)
+        except _OnlyAsLoraError:
+            return await self.request_for(model)
+
+    async def _version_for(self, model: object) -> Version | None:
+        return cast(
+            "Version | None",
+            await self._derived.completed(
+                lambda: self._in_thread(self._resolve, model, ASKING.get(), current_request())
+            ),
+        )
 
     def loaded(self, name: str) -> LoRARequest | None:
         """The entry whose `lora_name` is `name`, if it is loaded."""
@@ -118,7 +137,9 @@ class Adapters:
             registry = self._open()
             base = registry.base(self._settings.base)
             rank = self._settings.max_rank
-            return self._listed.read(registry, base, lambda v: why_not_vllm(v, base, rank))
+            why_not = partial(why_not_vllm, base=base, max_rank=rank)
+            as_served = partial(self._derived.why_not, base=base, why_not=why_not)
+            return self._listed.read(registry, base, as_served)
 
         return cast("list[ServedModel]", await self._in_thread(read))
 
@@ -153,10 +174,9 @@ class Adapters:
         registry = self._open()
         base = registry.base(self._settings.base)
         rank = self._settings.max_rank
+        why_not = partial(why_not_vllm, base=base, max_rank=rank)
         with self._unknown.remembered(registry, model):
-            version = resolve_model(
-                registry, base, model, lambda v: why_not_vllm(v, base, rank), key
-            )
+            version = self._derived.resolve(registry, base, model, why_not, key)
         if version is not None:
             self._hold.add(registry, version)
             request.preset = self._presets.of(registry, version)
@@ -171,6 +191,9 @@ class Adapters:
             registry.admit(version, registry.base(self._settings.base))
             with _emptied(directory):
                 _copy(registry, version, directory)
+                self._only_as_lora[version.digest] = why_not_as_it_is(version, directory)
+                if self._derived.converts(version):
+                    raise _OnlyAsLoraError
                 reason = why_not_files(version, directory, self._settings.max_rank)
                 if reason:
                     raise AdzError(reason)
@@ -208,6 +231,11 @@ class Adapters:
                     gone.append(version.digest)
         self._hold.drop(gone)
         return gone
+
+    def _only_converted(self, version: Version) -> str | None:
+        if not may_convert(version):
+            return None
+        return why_not_method(version) or self._only_as_lora.get(version.digest)
 
     def _open(self) -> Any:
         """The registry, first asked for in the registry's thread."""

@@ -48,7 +48,12 @@ class VllmEngine:
         command = command_line(settings, base, max_rank, on_cpu=on_cpu)
         doors = door_settings(settings, AT_ONCE)
         server = ServerSettings(
-            base.name, max_rank, room(settings.max_resident), doors, settings.data_parallel
+            base.name,
+            max_rank,
+            room(settings.max_resident),
+            doors,
+            settings.data_parallel,
+            settings.derivations,
         )
         variables = environment(settings, server, settings.own_key, os.environ, on_cpu=on_cpu)
         log = log_file(settings.port)

@@ -37,27 +37,38 @@ _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
 def why_not_vllm(version: Version, base: BaseRecord, max_rank: int) -> str | None:
     """Why vLLM does not serve a version, as far as its manifest tells; None when it does."""
-    reason = why_not_servable(version, base)
-    if reason:
-        return reason
+    rank = int(version.manifest.adapter.get("rank") or 0)
+    return (
+        why_not_servable(version, base)
+        or why_not_method(version)
+        or _why_not_rank(version, rank, max_rank)
+    )
+
+
+def why_not_method(version: Version) -> str | None:
+    """Why vLLM does not serve the version's method as it is; None when it does."""
     method = load_plugins().components(specs.Method).get(version.manifest.method)
-    if method is None or not method.vllm:
-        return (
-            f"vLLM cannot serve {version.reference}: its method is {version.manifest.method}; "
-            "use adz serve --engine transformers"
-        )
-    return _why_not_rank(version, int(version.manifest.adapter.get("rank") or 0), max_rank)
+    if method is not None and method.vllm:
+        return None
+    return (
+        f"vLLM cannot serve {version.reference}: its method is {version.manifest.method}; "
+        "use adz serve --engine transformers"
+    )
 
 
 def why_not_files(version: Version, directory: Path, max_rank: int) -> str | None:
     """Why vLLM would refuse the adapter in `directory`, or silently leave a part of it out."""
     config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max(map(int, _ranks(config)))
+    return why_not_as_it_is(version, directory) or _why_not_rank(version, rank, max_rank)
+
+
+def why_not_as_it_is(version: Version, directory: Path) -> str | None:
+    """`why_not_files`, the rank aside: what a conversion to LoRA may cure."""
+    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
     feature = next(_unsupported(config), None)
     if feature:
         return f"vLLM cannot serve {version.reference}: it has {feature}"
-    reason = _why_not_rank(version, max(map(int, _ranks(config))), max_rank)
-    if reason:
-        return reason
     names = read_header(directory / "adapter_model.safetensors")
     strange = next((name for name in names if not _TENSOR.fullmatch(name)), None)
     return (

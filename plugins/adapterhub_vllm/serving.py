@@ -65,6 +65,7 @@ def _check_model(adapters: Adapters, settings: ServerSettings) -> Any:
         try:
             entry = await adapters.request_for(request.model)
         except RequestError as error:
+            current_request().headers |= error.headers
             return self.create_error_response(error.message, error.type, error.status, error.param)
         except AdzError as error:
             return self.create_error_response(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
+from adapterhub.protocols import Derivations
 from adapterhub.serve.doors.settings import DoorSettings
 
 VARIABLE = "ADAPTERHUB_VLLM"
@@ -18,13 +19,14 @@ VARIABLE = "ADAPTERHUB_VLLM"
 class ServerSettings:
     """`base` is a name in the registry, `max_rank` the rank that slots are padded to, `room` the
     number of adapters in memory, `doors` what stands before the server, `data_parallel` the
-    number of engines."""
+    number of engines, `derivations` what it may make for requests."""
 
     base: str
     max_rank: int
     room: int
     doors: DoorSettings
     data_parallel: int = 1
+    derivations: Derivations = field(default_factory=Derivations)
 
     def to_environment(self) -> dict[str, str]:
         """The variable for the child's environment."""
@@ -37,4 +39,6 @@ def read_settings() -> ServerSettings | None:
     if not text:
         return None
     values = json.loads(text)
-    return ServerSettings(**{**values, "doors": DoorSettings.from_values(values["doors"])})
+    doors = DoorSettings.from_values(values["doors"])
+    derivations = Derivations(**values["derivations"])
+    return ServerSettings(**{**values, "doors": doors, "derivations": derivations})

@@ -25,7 +25,7 @@ _REMOVED = """
     SELECT name, number, digest, ended > :cutoff AS recent, EXISTS (
         SELECT 1 FROM leases l WHERE l.digest = v.digest AND l.until > :now
     ) AS leased
-    FROM versions v WHERE state = 'removed' ORDER BY name, number
+    FROM versions v WHERE state = 'removed' AND name GLOB :names ORDER BY name, number
 """
 
 
@@ -44,7 +44,12 @@ class _Found:
 
 
 def collect(
-    storage: Storage, *, dry_run: bool, grace_seconds: float, retention_seconds: float
+    storage: Storage,
+    *,
+    dry_run: bool,
+    grace_seconds: float,
+    retention_seconds: float,
+    names: str,
 ) -> CollectReport:
     """Give up removed versions whose retention is over, then delete what nothing needs.
 
@@ -53,7 +58,8 @@ def collect(
     """
     now = time.time()
     with storage.database.changing() as change:
-        arguments = {"cutoff": utc_text(now - retention_seconds), "now": utc_now()}
+        cutoff = utc_text(now - retention_seconds)
+        arguments = {"cutoff": cutoff, "now": utc_now(), "names": names}
         removed = change.connection.execute(_REMOVED, arguments).fetchall()
         expired = [row for row in removed if not row["recent"] and not row["leased"]]
         if not dry_run:

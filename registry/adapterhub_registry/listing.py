@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from adapterhub.errors import unknown_name, usage_error
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Listing
+from adapterhub.reference import DERIVED
 from adapterhub.specs import MergeRule, Method
 from adapterhub_registry.plan import SORTS, Filter, Plan, Scope
 
@@ -83,6 +84,7 @@ def _by_alias(connection: sqlite3.Connection, plan: Plan, alias: str) -> None:
 def _by_name(connection: sqlite3.Connection, plan: Plan, pattern: str) -> None:
     # GLOB alone would look at every name.
     prefix = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    plan.derived = prefix.startswith(f"{DERIVED}/")
     span = "{0}name >= :low AND {0}name < :high AND {0}name GLOB :pattern"
     plan.add(
         Filter(

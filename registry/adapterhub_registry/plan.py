@@ -10,6 +10,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from adapterhub.reference import DERIVED
+
 Scope = Literal["latest", "live", "removed"]
 
 SORTS = ("name", "created", "size", "rank", "metric")
@@ -20,6 +22,7 @@ _SCOPES = {
     "removed": "v.state = 'removed'",
 }
 _FACTS = "v.method, v.made_by, v.rule, v.rank, v.base, v.size, v.created, v.ended"
+_NOT_DERIVED = f"NOT (v.name > '{DERIVED}/' AND v.name < '{DERIVED}0')"
 _FEW = 1000
 # Columns that have indexes together.
 _PAIR = {"weights", "method"}
@@ -38,11 +41,13 @@ class Filter:
 
 
 class Plan:
-    """What is listed, in which order. scored: whether the filters read the score `s`."""
+    """What is listed, in which order. scored: whether the filters read the score `s`. derived:
+    whether what servers made for requests is listed, too."""
 
     def __init__(self, scope: Scope, sort: str, *, reverse: bool) -> None:
         self.scope: Scope = scope
         self.scored = False
+        self.derived = False
         self.arguments: dict[str, Any] = {}
         self._sort = sort
         self._direction = " DESC" if reverse else ""
@@ -66,6 +71,8 @@ class Plan:
         """The page, and only for its lines what is known of their names: the columns are the
         fields of a `Listing`."""
         where = [_SCOPES[self.scope], *(f.condition for f in self._filters)]
+        if not self.derived:
+            where.append(_NOT_DERIVED)
         source = self._source(connection, where)
         score = "s.value" if self.scored else "NULL"
         order = self._order()

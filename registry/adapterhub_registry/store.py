@@ -251,6 +251,7 @@ class LocalRegistry(Storage):
         dry_run: bool = False,
         grace_seconds: float = 3600,
         retention_seconds: float = 604800,
+        names: str = "*",
     ) -> CollectReport:
         """Delete what no version needs any more; see `protocols.Registry`."""
         with self.reserve.spent():
@@ -259,6 +260,7 @@ class LocalRegistry(Storage):
                 dry_run=dry_run,
                 grace_seconds=grace_seconds,
                 retention_seconds=retention_seconds,
+                names=names,
             )
 
     def diagnose(self) -> Iterator[Problem]:

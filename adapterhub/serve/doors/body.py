@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from adapterhub.errors import AdzError
+from adapterhub.expression import is_expression, parse_expression
 from adapterhub.reference import parse_reference
 from adapterhub.serve.doors.admission import too_many
 from adapterhub.serve.errors import RequestError
@@ -83,14 +84,20 @@ class BodyReader:
 
 @dataclass(slots=True)
 class Asked:
-    """What a body asks for. `name` is the base or adapter of its `model`, empty where that is
-    no reference; `sequences` is the number of answers; `token_limit` what each of them may have
-    where the request does not say and the server has a limit."""
+    """What a body asks for. `names` are the base or the adapters of its `model`, none where that
+    is neither a reference nor an expression; `sequences` is the number of answers; `token_limit`
+    what each of them may have where the request does not say and the server has a limit."""
 
     values: dict[str, Any]
-    name: str
+    names: tuple[str, ...]
     sequences: int
     token_limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """In whose queue the request stands: a merge in that of its first adapter by name, so
+        that there are no more queues than names."""
+        return self.names[0] if self.names else ""
 
     @property
     def model(self) -> str:
@@ -128,7 +135,7 @@ class Asked:
 
 
 def parse_body(body: bytes) -> Asked:
-    """Read a JSON object. Raises RequestError 400."""
+    """Read a JSON object. Raises RequestError 400, also for a malformed expression."""
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):
@@ -136,14 +143,21 @@ def parse_body(body: bytes) -> Asked:
     if not isinstance(values, dict):
         raise RequestError(HTTPStatus.BAD_REQUEST, "the body is not a JSON object", None)
     choices = max(_whole(values, "n", 1), _whole(values, "best_of", 1))
-    return Asked(values, _name(values.get("model")), _prompts(values.get("prompt")) * choices)
+    return Asked(values, _names(values.get("model")), _prompts(values.get("prompt")) * choices)
 
 
-def _name(model: object) -> str:
+def _names(model: object) -> tuple[str, ...]:
+    if not isinstance(model, str):
+        return ()
     try:
-        return parse_reference(model).name if isinstance(model, str) else ""
+        if is_expression(model):
+            return parse_expression(model).names
+    except AdzError as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from error
+    try:
+        return (parse_reference(model).name,)
     except AdzError:
-        return ""
+        return ()
 
 
 def _prompts(prompt: object) -> int:

@@ -152,13 +152,13 @@ class Doors:
 
     def _bound(self, asked: Asked, key: Key, path: str, body: bytes) -> bytes:
         """The body for the engine, once scope, tokens and rate allow it."""
-        if not key.opens_everything and not key.allows(asked.name):
+        if not key.opens_everything and not (asked.names and all(map(key.allows, asked.names))):
             raise no_model(asked.model)
         changed = self._max_tokens is not None and asked.bound_tokens(self._max_tokens, path)
-        seconds = self._adapter_rate.take(asked.name, self._per_minute) if asked.name else 0.0
-        if seconds:
-            what = f"{asked.name} answers {self._per_minute} requests a minute"
-            raise too_many(what, seconds, "adapter_rate")
+        for name in asked.names:
+            if seconds := self._adapter_rate.take(name, self._per_minute):
+                what = f"{name} answers {self._per_minute} requests a minute"
+                raise too_many(what, seconds, "adapter_rate")
         # What was checked is what the engine reads, whatever it makes of a field that is there
         # twice.
         return json.dumps(asked.values).encode() if changed or not key.opens_everything else body

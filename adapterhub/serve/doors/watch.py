@@ -56,18 +56,20 @@ class Watch:
 
 
 class Observed:
-    """A `send` that notes how the answer goes, and says in it which request it answers."""
+    """A `send` that notes how the answer goes, and says in it which request it answers and what
+    the engine has to tell."""
 
     def __init__(self, send: Send, request: ServedRequest) -> None:
         self._send = send
         self._request = request
-        self._id = (b"x-request-id", request.id.encode())
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._request.status = message["status"]
-            kept = [pair for pair in message.get("headers", ()) if pair[0] != self._id[0]]
-            message = {**message, "headers": [*kept, self._id]}
+            told = dict(self._request.headers) | {"x-request-id": self._request.id}
+            ours = {name.encode(): value.encode() for name, value in told.items()}
+            kept = [pair for pair in message.get("headers", ()) if pair[0] not in ours]
+            message = {**message, "headers": [*kept, *ours.items()]}
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self._request.complete = True

@@ -22,7 +22,7 @@ class ServedRequest:
     where it was none; `version` what it meant: `sql@3`, or the base's name. Times are monotonic
     seconds, tokens are summed over all of its answers. `token_limit` is what the server allows a
     request that does not say how many tokens it wants, where there is a limit; `preset` is that
-    of the version."""
+    of the version; `headers`, in lower case, go with the answer."""
 
     reference: str = ""
     key: str = ""
@@ -39,6 +39,7 @@ class ServedRequest:
     status: int = 0
     complete: bool = False
     gone: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
     def answered_by(self, version: str) -> None:
         """The engine knows what `model` means: the reference of a version, or the base's name."""

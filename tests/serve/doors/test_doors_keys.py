@@ -145,8 +145,12 @@ def test_a_scope_holds_for_every_form_of_a_reference(serve: Any) -> None:
     for model in ("sql", "sql@1", "sql@prod", "sql@sha256:" + "0" * 64, "team/a", "team/b@2"):
         assert site.ask(model, key=text).status_code == 200, model
     refused: list[Any] = ["french", "tiny", "team", "sqll", "other/sql", "SQL", " sql", "sql@",
-                          "sql+french", "french*0.5", "", None, 7, ["sql"], "../sql"]  # fmt: skip
+                          "sql+french", "french*0.5+sql", "sql - team/a+x", "", None, 7,
+                          ["sql"], "../sql"]  # fmt: skip
+    assert site.ask("ties(sql*0.5+team/a@prod - team/b,density=0.5)", key=text).status_code == 200
     before = len(site.stub.seen)
+    malformed = site.ask("sql*french", key=text)
+    assert (malformed.status_code, "character 5" in malformed.text) == (400, True)
     for model in refused:
         answer = site.ask(model, key=text)
         assert answer.status_code == 404, model
