@@ -18,6 +18,7 @@ from adapterhub.plugins import open_registry
 from adapterhub.protocols import Derivations, ServeSettings
 from adapterhub.serve.doors.settings import door_settings
 from adapterhub.serve.errors import RequestError
+from adapterhub.serve.metrics import Residency
 
 Serve = Callable[[Derivations], Any]
 
@@ -74,16 +75,26 @@ class Engine:
     async def add_lora(self, request: Any) -> bool:
         return True
 
+    async def remove_lora(self, number: int) -> bool:
+        return True
+
 
 def entry_of(rank: int, model: str, **derivations: Any) -> Any:
     """The entry that vLLM would answer with, of a server whose slots have this rank."""
     from adapterhub_vllm.settings import ServerSettings
 
     doors = door_settings(ServeSettings("tiny"), 4)
-    settings = ServerSettings("tiny", rank, doors, Derivations(**derivations))
+    settings = ServerSettings("tiny", rank, 8, doors, Derivations(**derivations))
 
     async def ask() -> Any:
-        return await vllm_adapters.Adapters(settings).request_for(model, Engine())
+        adapters = vllm_adapters.Adapters(settings)
+        engine: Any = Engine()
+        adapters.start(engine, Residency())
+        try:
+            with adapters.request():
+                return await adapters.request_for(model)
+        finally:
+            adapters._sweeping.cancel()
 
     return asyncio.run(ask())
 

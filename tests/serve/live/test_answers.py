@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,17 @@ def test_a_merge_is_served_as_the_sum_of_the_updates(server: Server, expected: A
     answers = server.ask_all([("both", prompt) for prompt in PROMPTS])
     for answer in answers:
         assert_agrees(answer, "both@1", expected)
+
+
+def test_a_merge_is_made_for_a_request(server: Server, expected: Any) -> None:
+    model = " + ".join(f"{reference}*{weight}" for reference, weight in BOTH.items())
+    status, answer = server.request("/completions", {"model": model, "prompt": "a"})
+    assert status == 200, answer
+    assert answer["model"].startswith("derived/")
+    for asked in server.ask_all([(model, prompt) for prompt in PROMPTS]):
+        assert asked.model == answer["model"]
+        assert_agrees(replace(asked, model="both@1"), "both@1", expected)
+    status, error = server.request("/completions", {"model": f"{model}+*2", "prompt": "a"})
+    assert (status, "expected an adapter" in error["error"]["message"]) == (400, True)
+    _, listed = server.request("/models")
+    assert not [card for card in listed["data"] if card["id"].startswith("derived/")]
