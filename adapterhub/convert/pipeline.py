@@ -93,7 +93,8 @@ def _check_error(result: ConvertResult, most: float | None) -> None:
         raise AdzError(
             f"{result.source} ({result.method}) as a LoRA of rank {result.rank} loses "
             f"{result.relative_error:.1%} of its update, at most {most:.1%} may be lost",
-            f"adz convert {result.source} --rank N for up to {result.possible} loses less",
+            f"adz convert {result.source} --rank N, up to {result.possible}, loses less; adz serve "
+            "--convert-error allows more",
         )
 
 

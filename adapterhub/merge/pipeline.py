@@ -114,7 +114,8 @@ def _check_error(result: MergeResult, most: float | None) -> None:
         raise AdzError(
             f"at rank {result.rank} {error:.1%} of the merge of {' and '.join(result.adapters)} "
             f"is lost, at most {most:.1%} may be",
-            f"rank {result.possible} loses nothing" if result.rank < result.possible else "",
+            f"adz serve --max-rank {result.possible} has room for all of it, --merge-error allows "
+            "more",
         )
 
 
