@@ -84,7 +84,7 @@ def entry_of(rank: int, model: str, **derivations: Any) -> Any:
     from adapterhub_vllm.settings import ServerSettings
 
     doors = door_settings(ServeSettings("tiny"), 4)
-    settings = ServerSettings("tiny", rank, 8, doors, Derivations(**derivations))
+    settings = ServerSettings("tiny", rank, 8, doors, derivations=Derivations(**derivations))
 
     async def ask() -> Any:
         adapters = vllm_adapters.Adapters(settings)
