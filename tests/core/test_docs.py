@@ -43,8 +43,19 @@ def adz_commands(page):
         for line in code.splitlines() if line.startswith("$ ")
     ]  # fmt: skip
     lines += re.findall(r"`(adz [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("adz ")]
-    return [list(takewhile(lambda word: word != "|", words)) for words in commands]
+    return [list(takewhile(belongs, split(line))) for line in lines if line.startswith("adz ")]
+
+
+def split(line):
+    """A line of shell as words, with `;`, `|` and `&` as words of their own."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&")
+    lexer.whitespace_split = True
+    return list(lexer)
+
+
+def belongs(word):
+    """Whether it is still the command's own: behind `--` stands what an engine is told."""
+    return word != "--" and not set(word) <= set(";|&")
 
 
 def test_generated_pages_are_up_to_date():
