@@ -43,7 +43,7 @@ COMMANDS: dict[str, str] = {
     "stop": "Stop a server.",
     "keys": "Make, list and remove the keys of servers.",
     "chat": "Talk to a base or an adapter on a running server.",
-    "run": "Ask a base or an adapter one prompt.",
+    "run": "Ask a base or an adapter a prompt, or many.",
     "plugins": "Show what came from which plugin.",
     "doctor": "Show what is installed, what is wrong and what to do.",
 }
