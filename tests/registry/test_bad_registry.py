@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from adapterhub_registry.database import SCHEMA_VERSION
 from adapterhub_registry.store import LocalRegistry
 
 CHANGES = [
@@ -78,7 +79,7 @@ def test_a_registry_of_a_newer_version(stored: Any, adz: Any, home: Path) -> Non
     for arguments in [*CHANGES, *READS]:
         assert said(adz(*arguments)) == (
             f"adz: the registry {home / 'registry'} was made by a newer adapterhub: its schema is "
-            "99, this one knows 2 (upgrade adapterhub, or set another ADZ_HOME)\n"
+            f"99, this one knows {SCHEMA_VERSION} (upgrade adapterhub, or set another ADZ_HOME)\n"
         ), arguments
         assert files(home) == before
 

@@ -3,8 +3,8 @@
 Run by `shim.run` as `inject.py TEMPLATE PAYLOADS SCRATCH FAULT STRIDE KIND...`. TEMPLATE is the
 folder of an `ExchangingWorkload`, which every child gets a copy of. A FAULT is `ENOSPC`, `EIO`,
 `EINTR`, `SHORT`, or one with a `+`: from then on every call fails. STRIDE: every how many-th call.
-Prints a line of JSON for each kind: how many sites there are, how many were tried and how many of
-these made the change fail.
+Prints a line of JSON for each kind: how many sites there are, how many were tried, how many of
+these were reached or lay behind the last call of their run, and how many made the change fail.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def main() -> None:
         assert not bad, f"{kind}, {fault}: {json.dumps(bad[0], indent=1)}"
         failed = sum(answer["failed"] for answer in done)
         hit = sum(answer["hit"] for answer in done)
-        counts = {"sites": sites, "tried": len(done), "hit": hit, "failed": failed}
+        # With a second thread that syncs, one run has a call or two less than another.
+        beyond = sum(not answer["hit"] and answer["calls"] < answer["at"] for answer in done)
+        counts = {"sites": sites, "tried": len(done), "hit": hit, "beyond": beyond}
+        counts["failed"] = failed
         print(json.dumps({"kind": kind, **counts}))
 
 
