@@ -75,9 +75,12 @@ def test_a_fault_at_any_call_leaves_the_store_clean(
         assert result["tried"] >= result["sites"] // STRIDE, kind
         assert 0 < result["hit"] == result["tried"] - result["beyond"], kind
         assert result["beyond"] <= max(1, result["tried"] // 50), kind
-        # An error that nobody noticed would prove nothing. One alone SQLite may get over.
-        if STRIDE == 1 and fault in ("ENOSPC+", "EIO+", "EIO"):
+        # Errors that nobody noticed would prove nothing.
+        if STRIDE == 1 and fault.endswith("+"):
             assert result["failed"] >= result["tried"] / 2, (kind, result)
+    if STRIDE == 1 and fault == "EIO":
+        # SQLite gets over many that stay alone: a look at its log, a lock, a file's size.
+        assert sum(result["failed"] for result in results.values()) >= tried / 3
 
 
 def state(registry: Any) -> Any:
