@@ -143,7 +143,7 @@ class Trial:
             self.open(folder).run(self.kind)
         except (OSError, AdzError) as error:
             failed = error
-            error.__traceback__ = None
+            forget_frames(error)
         gc.collect()
         hit, calls = shim.hit, shim.calls
         shim.disarm()
@@ -174,6 +174,13 @@ class Trial:
         if failed and self.fault == "SHORT":
             return f"a short write is no error: {failed}"
         return f"after {failed!r}: {found}" if found else ""
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """What failed is not kept alive by its errors, as in a process that reports them."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def files(folder: Path) -> list[str]:
