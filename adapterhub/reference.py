@@ -20,7 +20,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}")
 _FILE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 LATEST = "latest"
 DERIVED = "derived"
-"""The team of the versions that servers make for requests."""
+"""The team of the versions that servers make for requests, and the entry of a manifest's `metrics`
+that holds what such a version was made for."""
+_DERIVED_DIGITS = 12
 
 NAME_RULE = "lower-case letters, digits, '.', '_' and '-', at most 64, optionally team/name"
 
@@ -42,6 +44,25 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or ".." in name:
         raise usage_error(f"{name!r} is not a valid name", f"use {NAME_RULE}")
     return name
+
+
+def check_new_name(name: str, made_for: object = None) -> str:
+    """Return `name` when a new version or base may have it; raise a usage error otherwise.
+
+    made_for: what a server makes the version for, the only way into `derived/`.
+    """
+    check_name(name)
+    if name.startswith(f"{DERIVED}/") and name != derived_name(str(made_for)):
+        raise usage_error(
+            f"the name {name!r} is reserved for what servers make for requests",
+            f"choose one that does not begin with {DERIVED}/",
+        )
+    return name
+
+
+def derived_name(key: str) -> str:
+    """The name of the version that a server makes for what has this key, 64 hexadecimal digits."""
+    return f"{DERIVED}/{key[:_DERIVED_DIGITS]}"
 
 
 def check_alias(alias: str) -> str:

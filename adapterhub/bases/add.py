@@ -23,7 +23,7 @@ from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
 from adapterhub.home import adz_home
 from adapterhub.manifest import BaseDigests, BaseRecord, canonical_json, sha256_of
 from adapterhub.protocols import Progress, Registry
-from adapterhub.reference import check_name
+from adapterhub.reference import check_new_name
 from adapterhub.staging import home_staging, staging_folder
 
 
@@ -44,7 +44,7 @@ def add_base(
     AdzError for an unknown source, a base without safetensors or tokenizer, a taken name, or
     modules that are not those of `quantised_from`.
     """
-    if check_name(name) == "unknown":
+    if check_new_name(name) == "unknown":
         raise usage_error("no base can be called 'unknown'", "--base unknown leaves a base open")
     original = registry.base(quantised_from) if quantised_from else None
     source = normalise_source(source)

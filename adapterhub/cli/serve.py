@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adapterhub.cli.output import TerminalProgress, json_option, print_result
 from adapterhub.cli.serve_growing import check_growing, growing_options, print_manifest
+from adapterhub.cli.serve_options import serve_settings, server_options
 
 if TYPE_CHECKING:
     from adapterhub.manifest import BaseRecord
+    from adapterhub.protocols import Registry, ServeSettings
 
-_FILE = click.Path(path_type=Path)
 _ARGUMENTS = "adapterhub.serve.arguments"
 
 
@@ -31,128 +31,7 @@ class _ServeCommand(click.Command):
 @click.command(cls=_ServeCommand, short_help="Serve a base and its adapters over the OpenAI API.")
 @click.argument("base", required=False)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE OPTIONS...]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    default=8000,
-    show_default=True,
-    help="Port to listen on.",
-)
-@click.option(
-    "--api-key",
-    envvar=["ADZ_SERVE_API_KEY", "ADZ_API_KEY"],
-    help="A key that opens everything, beside those of adz keys.",
-)
-@click.option(
-    "--keys/--no-keys",
-    default=None,
-    help="Ask every client for a key, or none; by default as soon as there is a key, and "
-    "always where other machines reach --host.",
-)
-@click.option("--ssl-certfile", type=_FILE, help="Certificate chain (PEM): serve https.")
-@click.option("--ssl-keyfile", type=_FILE, help="The certificate's private key (PEM).")
-@click.option(
-    "--max-rank", type=click.IntRange(1), help="Largest LoRA rank; by default the registry's."
-)
-@click.option(
-    "--max-resident",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="Adapters that answer in one batch.",
-)
-@click.option(
-    "--max-context", type=click.IntRange(16), help="Tokens of prompt and answer together."
-)
-@click.option("--dtype", default="auto", show_default=True, help="How the base is held.")
-@click.option("--engine", help="What answers; by default vLLM where it is installed.")
-@click.option(
-    "--max-body",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="MiB of the largest request.",
-)
-@click.option("--max-tokens", type=click.IntRange(1), help="Most tokens that a request gets.")
-@click.option(
-    "--max-requests",
-    type=click.IntRange(1),
-    help="Requests in the engine at once, others wait; by default vLLM 256, transformers 32.",
-)
-@click.option(
-    "--max-requests-per-adapter",
-    type=click.IntRange(1),
-    help="Of these for one adapter; by default all, while no other adapter waits.",
-)
-@click.option(
-    "--max-waiting",
-    type=click.IntRange(0),
-    default=256,
-    show_default=True,
-    help="Requests that wait for one adapter; one more is told to come again.",
-)
-@click.option(
-    "--requests-per-minute", type=click.IntRange(1), help="Requests a minute for one adapter."
-)
-@click.option(
-    "--detach/--no-detach",
-    default=False,
-    help="Start in the background, and return when it answers.",
-)
-@click.option(
-    "--drain-seconds",
-    type=click.FloatRange(0),
-    default=30.0,
-    show_default=True,
-    help="When it is stopped: how long what is being answered may take to end.",
-)
-@click.option(
-    "--restart/--no-restart",
-    default=True,
-    show_default=True,
-    help="Start an engine again that died.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How the log of requests is written.",
-)
-@click.option(
-    "--request-merges/--no-request-merges",
-    "merging",
-    default=True,
-    help="Merge for a request whose model is an expression, such as sql*0.7+french*0.3.",
-)
-@click.option(
-    "--merges-kept",
-    type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Of these merges in the registry; the least recently used go first.",
-)
-@click.option(
-    "--merge-error",
-    type=click.FloatRange(0),
-    default=0.05,
-    show_default=True,
-    help="Most that such a merge may lose at this server's rank (relative Frobenius error).",
-)
-@click.option(
-    "--convert/--no-convert",
-    "converting",
-    default=True,
-    help="Serve what the engine does not know as a LoRA, converted at its first request.",
-)
-@click.option(
-    "--convert-error",
-    type=click.FloatRange(0),
-    default=0.05,
-    show_default=True,
-    help="Most that a conversion may lose.",
-)
+@server_options
 @growing_options
 @json_option
 @click.pass_context
@@ -161,34 +40,8 @@ def command(
     /,
     base: str | None,
     extra: tuple[str, ...],
-    host: str,
-    port: int,
-    api_key: str | None,
-    keys: bool | None,
-    ssl_certfile: Path | None,
-    ssl_keyfile: Path | None,
-    max_rank: int | None,
-    max_resident: int,
-    max_context: int | None,
-    dtype: str,
-    engine: str | None,
-    max_body: int,
-    max_tokens: int | None,
-    max_requests: int | None,
-    max_requests_per_adapter: int | None,
-    max_waiting: int,
-    requests_per_minute: int | None,
-    detach: bool,
-    drain_seconds: float,
-    restart: bool,
-    log_format: Literal["text", "json"],
-    merging: bool,
-    merges_kept: int,
-    merge_error: float,
-    converting: bool,
-    convert_error: float,
     as_json: bool,
-    **growing: Any,
+    **options: Any,
 ) -> int:
     """Serve BASE (by default the only one) and every adapter of it that is in the registry,
     also those committed later. Each answers under its reference as the request's `model`.
@@ -197,82 +50,79 @@ def command(
     when it has answered what it was asked; a second Ctrl-C at once.
     """
     from adapterhub.bases.choose import choose_base
-    from adapterhub.bases.verify import verify_base
-    from adapterhub.errors import EXIT_OK, usage_error
+    from adapterhub.errors import EXIT_OK
     from adapterhub.plugins import open_registry
-    from adapterhub.protocols import Derivations, Limits, ServeSettings
-    from adapterhub.serve import engines
-    from adapterhub.serve.address import check_free
-    from adapterhub.serve.doors.certificate import check_certificate
-    from adapterhub.serve.doors.settings import needs_key
-    from adapterhub.serve.lifecycle.state import requests_log_file, stated
-    from adapterhub.serve.models import template_notes
-    from adapterhub.serve.quantized import quantizer_notes
 
-    # `adz serve -- --flag` names no base: click hands the flag over as BASE.
+    base, extra = _told_apart(base, extra)
+    check_growing(options)
+    if options["manifest"]:
+        record = choose_base(open_registry(), base)
+        return print_manifest(record, options["manifest"], options, extra, as_json=as_json)
+    progress = TerminalProgress()
+    keyed = _check_doors(options, progress)
+    registry = open_registry()
+    record = choose_base(registry, base)
+    engine = "ray" if options["ray"] else options["engine"]
+    engine_name = _check_base(registry, record, engine, progress)
+    announce = partial(_announce, record, needs_key=keyed, as_json=as_json)
+    if options["detach"]:
+        _start_in_background(context, record, options["port"], announce, progress)
+        return EXIT_OK
+    settings = serve_settings(record.name, options, extra, keyed=keyed, ready=announce)
+    return _serve(settings, engine, engine_name, progress)
+
+
+def _told_apart(base: str | None, extra: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The base and the engine's own options. `adz serve -- --flag` names no base: click hands the
+    flag over as BASE."""
+    from adapterhub.errors import usage_error
+
     if base is not None and base.startswith("-"):
         extra = (base, *extra)
         base = None
     if extra and not extra[0].startswith("-"):
         raise usage_error(f"{extra[0]!r} is one argument too many", "see adz serve --help")
-    check_growing(growing)
-    if growing["manifest"]:
-        record = choose_base(open_registry(), base)
-        return print_manifest(record, growing["manifest"], growing, extra, as_json=as_json)
-    progress = TerminalProgress()
-    check_free(host, port)
-    keyed = needs_key(host, api_key, keys, progress)
-    check_certificate(ssl_certfile, ssl_keyfile)
-    registry = open_registry()
-    record = choose_base(registry, base)
-    replica_engine, engine = (engine, "ray") if growing["ray"] else (None, engine)
+    return base, extra
+
+
+def _check_doors(options: Mapping[str, Any], progress: TerminalProgress) -> bool:
+    """Raise AdzError where it cannot listen as it is told to; whether clients need a key."""
+    from adapterhub.serve.address import check_free
+    from adapterhub.serve.doors.certificate import check_certificate
+    from adapterhub.serve.doors.settings import needs_key
+
+    host = options["host"]
+    check_free(host, options["port"])
+    keyed = needs_key(host, options["api_key"], options["keys"], progress)
+    check_certificate(options["ssl_certfile"], options["ssl_keyfile"])
+    return keyed
+
+
+def _check_base(
+    registry: Registry, record: BaseRecord, engine: str | None, progress: TerminalProgress
+) -> str:
+    """The engine's name; raise AdzError for an unknown one, and for a base that changed."""
+    from adapterhub.bases.verify import verify_base
+    from adapterhub.serve import engines
+    from adapterhub.serve.models import template_notes
+    from adapterhub.serve.quantized import quantizer_notes
+
     engine_name = engines.find_engine(engine).name
     verify_base(record)
     for line in quantizer_notes(registry, record):
         progress.note(line)
     for line in template_notes(registry, record):
         progress.warn(line)
-    announce = partial(_announce, record, needs_key=keyed, as_json=as_json)
-    if detach:
-        _start_in_background(context, record, port, announce, progress)
-        return EXIT_OK
+    return engine_name
+
+
+def _serve(
+    settings: ServeSettings, engine: str | None, engine_name: str, progress: TerminalProgress
+) -> int:
+    from adapterhub.serve import engines
+    from adapterhub.serve.lifecycle.state import stated
+
     implementation = engines.choose_engine(engine)
-    settings = ServeSettings(
-        base=record.name,
-        host=host,
-        port=port,
-        api_key=api_key,
-        keys=keyed or keys,
-        ssl_certfile=ssl_certfile,
-        ssl_keyfile=ssl_keyfile,
-        max_rank=max_rank,
-        max_resident=max_resident,
-        max_context=max_context,
-        dtype=dtype,
-        extra=extra,
-        data_parallel=growing["data_parallel"],
-        replicas=growing["replicas"],
-        replica_engine=replica_engine,
-        limits=Limits(
-            body_bytes=max_body * 2**20,
-            max_tokens=max_tokens,
-            at_once=max_requests,
-            adapter_at_once=max_requests_per_adapter,
-            waiting=max_waiting,
-            requests_per_minute=requests_per_minute,
-        ),
-        drain_seconds=drain_seconds,
-        restart=restart,
-        requests_log=requests_log_file(port),
-        log_format=log_format,
-        derivations=Derivations(
-            merges=merges_kept if merging else 0,
-            merge_error=merge_error,
-            conversions=converting,
-            convert_error=convert_error,
-        ),
-        ready=announce,
-    )
     with stated(settings, engine_name) as state:
         return implementation.serve(replace(settings, status=state.change), progress)
 

@@ -30,7 +30,7 @@ from adapterhub.merge.engine import ModuleError, one_thread_each, over_modules, 
 from adapterhub.merge.output import staged
 from adapterhub.moments import INPUT_MOMENTS
 from adapterhub.protocols import Progress, Registry
-from adapterhub.reference import check_name
+from adapterhub.reference import DERIVED, check_name, check_new_name
 from adapterhub.staging import home_staging, staging_folder
 
 _NOTHING: Mapping[str, Any] = {}
@@ -67,6 +67,7 @@ def convert(
         with staged(recipe.out) as directory:
             result, _ = _run(task, directory, progress, measure=measure)
         return replace(result, directory=recipe.out)
+    check_new_name(task.name, metrics.get(DERIVED))
     with staging_folder(home_staging()) as folder:
         payload, artifacts = folder / "payload", folder / "artifacts"
         payload.mkdir()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapterhub.config import validate
-from adapterhub.derived.wanted import RECORD, Wanted, find, is_result
+from adapterhub.derived.wanted import Wanted, find, is_result
 from adapterhub.errors import AdzError
 from adapterhub.manifest import Version
 from adapterhub.protocols import Derivations, Progress, Registry
@@ -55,7 +55,7 @@ def _merge(
         prepared,
         registry,
         progress,
-        metrics={RECORD: wanted.key},
+        metrics={DERIVED: wanted.key},
         most_error=settings.merge_error,
     )
     return _committed(result.version)
@@ -73,7 +73,7 @@ def _convert(
         registry,
         progress,
         measure=False,
-        metrics={RECORD: wanted.key},
+        metrics={DERIVED: wanted.key},
         most_rank=wanted.most_rank,
         most_error=settings.convert_error,
     )

@@ -19,14 +19,11 @@ from adapterhub.expression import Expression
 from adapterhub.manifest import Version, canonical_json, sha256_of
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Registry
-from adapterhub.reference import DERIVED
+from adapterhub.reference import DERIVED, derived_name
 
 _LIBRARIES = ("numpy", "peft", "safetensors", "torch", "transformers")
-_DIGITS = 12
 LARGEST_RANK = 512
 """For whoever pads no adapter: the highest that a merge makes."""
-RECORD = "derived"
-"""The entry of a manifest's `metrics` that holds the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Wanted:
     @property
     def name(self) -> str:
         """The result's name in the registry."""
-        return f"{DERIVED}/{self.key[:_DIGITS]}"
+        return derived_name(self.key)
 
     @property
     def text(self) -> str:
@@ -99,7 +96,7 @@ def find(registry: Registry, wanted: Wanted) -> Version | None:
 
 def is_result(version: Version, wanted: Wanted) -> bool:
     """Whether `version` was made for just this: a name holds a part of the key only."""
-    return version.manifest.metrics.get(RECORD) == wanted.key
+    return version.manifest.metrics.get(DERIVED) == wanted.key
 
 
 def is_derived(version: Version) -> bool:

@@ -21,7 +21,7 @@ from adapterhub.exchange.signatures import Demand, record
 from adapterhub.exchange.wanted import Incoming, incoming, not_there
 from adapterhub.manifest import BaseLink, Parent, Version
 from adapterhub.protocols import Progress, Registry, Remote, RemoteFile
-from adapterhub.reference import check_name
+from adapterhub.reference import check_new_name
 from adapterhub.staging import home_staging, staging_folder
 
 
@@ -45,10 +45,8 @@ def pull(
     before all of it was verified. Raises AdzError: exit code 2 for what is not there, 3 for
     what is not what it claims to be, or where the number is taken by another version.
     """
-    if rename is not None:
-        check_name(rename)
-        if every or len(references) != 1:
-            raise usage_error("--as goes with one reference", "adz pull sql@7 --as other")
+    if rename is not None and (every or len(references) != 1):
+        raise usage_error("--as goes with one reference", "adz pull sql@7 --as other")
     pulling = _Pull(registry, remote, progress, bounds or Bounds(), rename, tuple(keys))
     for item in incoming(remote, references, every=every):
         yield pulling.one(item, dry_run=dry_run)
@@ -64,6 +62,7 @@ class _Pull:
     keys: tuple[Path, ...]
 
     def one(self, item: Incoming, *, dry_run: bool) -> Transferred:
+        check_new_name(self.rename or item.name)
         found = find_version(self.remote, item.name, item.tag, self.bounds)
         if found is None:
             raise not_there(self.remote, item)

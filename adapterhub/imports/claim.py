@@ -9,7 +9,7 @@ from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseLink, Manifest, Parent, Version
 from adapterhub.policy import load_policy
 from adapterhub.protocols import Progress, Registry
-from adapterhub.reference import check_name
+from adapterhub.reference import check_new_name
 from adapterhub.staging import home_staging, staging_folder
 
 
@@ -30,7 +30,7 @@ def claim_base(
         )
     version = registry.resolve(reference)
     record = choose_base(registry, base)
-    target = check_name(name or version.name)
+    target = check_new_name(name or version.name)
     load_policy().check_unsigned(target)
     if target == version.name and why_not_version(version, record) is None:
         raise usage_error(f"{version.reference} is used on {record.name} already")

@@ -18,7 +18,7 @@ from adapterhub.imports.source import EXPORTED, MAX_JSON, PICKLES
 from adapterhub.manifest import Version
 from adapterhub.policy import load_policy
 from adapterhub.protocols import Progress, Registry
-from adapterhub.reference import check_name
+from adapterhub.reference import check_new_name
 from adapterhub.staging import home_staging, staging_folder
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def import_from_hub(
     pickled weights where there are no others; never code. What they weigh is known before.
     Raises AdzError for a repository that is not there, holds no adapter, or is too large.
     """
-    load_policy().check_unsigned(check_name(name))
+    load_policy().check_unsigned(check_new_name(name))
     match = _SOURCE.fullmatch(source)
     if not match:
         raise usage_error(

@@ -22,7 +22,7 @@ from adapterhub.imports.source import (
 from adapterhub.manifest import BaseLink, Manifest, Version
 from adapterhub.policy import load_policy
 from adapterhub.protocols import Progress, Registry
-from adapterhub.reference import check_name
+from adapterhub.reference import check_new_name
 from adapterhub.staging import home_staging, staging_folder
 
 
@@ -47,7 +47,7 @@ def import_adapter(
     fit its base, or does not pass
     a gate.
     """
-    load_policy().check_unsigned(check_name(name))
+    load_policy().check_unsigned(check_new_name(name))
     pickle = check_source(directory, convert=convert)
     with staging_folder(home_staging()) as staged:
         ignored = copy_payload(directory, staged)

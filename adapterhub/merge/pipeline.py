@@ -18,6 +18,7 @@ from adapterhub.merge.record import manifest_of, write_errors
 from adapterhub.merge.result import MergeResult
 from adapterhub.merge.silent import Silent
 from adapterhub.protocols import Progress, Registry
+from adapterhub.reference import DERIVED, check_new_name
 from adapterhub.staging import home_staging, staging_folder
 
 _NOTHING: Mapping[str, Any] = {}
@@ -71,6 +72,7 @@ def store(
         with staged(out) as directory:
             result = _advised(prepared, run(prepared, directory, progress))
         return replace(result, directory=out)
+    check_new_name(prepared.name, metrics.get(DERIVED))
     with staging_folder(home_staging()) as folder:
         payload, beside = folder / "payload", folder / "artifacts"
         payload.mkdir()

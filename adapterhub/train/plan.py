@@ -20,7 +20,7 @@ from adapterhub.manifest import BaseRecord, canonical_json, sha256_of
 from adapterhub.models import load_tokenizer
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example, Registry
-from adapterhub.reference import check_name
+from adapterhub.reference import check_new_name
 from adapterhub.train.recipe import Choice, TrainRecipe
 
 DEFAULT_LR = 2e-4
@@ -96,7 +96,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
         else NoOptions()
     )
     objective_options = _options("objective", objective, recipe.objective)
-    name = check_name(recipe.name) if recipe.name is not None else _name_from(recipe.data.train)
+    name = check_new_name(recipe.name) if recipe.name is not None else _name_from(recipe.data.train)
     base = choose_base(registry, recipe.base)
     if name in {record.name for record in registry.bases()}:
         raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
@@ -162,7 +162,7 @@ def _name_from(path: Path) -> str:
     name = re.sub(r"[^a-z0-9._-]+", "-", path.name.split(".")[0].lower()).strip("._-")[:64]
     if not name:
         raise usage_error(f"no name can be made from {path.name!r}", "give one with --name")
-    return check_name(name)
+    return check_new_name(name)
 
 
 def _read_data(recipe: TrainRecipe) -> tuple[tuple[DataSet, ...], list[Example], list[Example]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import Manifest
-from adapterhub.reference import Reference, check_alias, parse_reference
+from adapterhub.reference import Reference, check_alias, check_new_name, parse_reference
 from adapterhub_registry import lookup, splits
 from adapterhub_registry.database import Change
 
@@ -15,6 +15,7 @@ from adapterhub_registry.database import Change
 def tag(change: Change, reference: str, alias: str) -> sqlite3.Row:
     """Point `alias` at the version of `reference`; return that version's row."""
     parsed = parse_reference(reference)
+    check_new_name(parsed.name)
     check_alias(alias)
     found = lookup.find(change.connection, parsed)
     number = found["number"]
@@ -29,7 +30,7 @@ def tag(change: Change, reference: str, alias: str) -> sqlite3.Row:
 
 def split(change: Change, name: str, alias: str, weights: Mapping[int, int]) -> sqlite3.Row:
     """Point `alias` at several versions by weight; return the row of the heaviest."""
-    target = parse_reference(f"{name}@{check_alias(alias)}")
+    target = parse_reference(f"{check_new_name(name)}@{check_alias(alias)}")
     splits.check_weights(target, weights)
     _require_one_base(change.connection, target, weights)
     heaviest = splits.heaviest(weights)

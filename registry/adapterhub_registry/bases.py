@@ -6,7 +6,7 @@ import sqlite3
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, unknown_name, usage_error
 from adapterhub.manifest import BaseRecord, Manifest
-from adapterhub.reference import check_name
+from adapterhub.reference import check_new_name
 from adapterhub_registry import lookup
 from adapterhub_registry.database import Change
 
@@ -38,7 +38,7 @@ def of_manifest(connection: sqlite3.Connection, manifest: Manifest) -> BaseRecor
 
 def add(change: Change, record: BaseRecord) -> None:
     """Record a base, or that the same base now lies elsewhere."""
-    name = check_name(record.name)
+    name = check_new_name(record.name)
     if lookup.is_adapter(change.connection, name):
         raise usage_error(f"{name!r} is an adapter's name", "give the base another name")
     known = read(change.connection).get(name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.manifest import FileRecord, Manifest, payload_digest, sha256_of
 from adapterhub.plugins import load_plugins
-from adapterhub.reference import check_name
+from adapterhub.reference import DERIVED, check_new_name
 from adapterhub_registry import bases, disk, lookup, quotas
 from adapterhub_registry.blobs import stage, stage_bytes
 from adapterhub_registry.database import Change, utc_now
@@ -29,7 +29,7 @@ def commit(
     storage: Storage, manifest: Manifest, payload: Path, artifacts: Path | None
 ) -> tuple[str, Manifest]:
     """Store files as the next version of a name; return its digest and manifest."""
-    check_name(manifest.name)
+    check_new_name(manifest.name, manifest.metrics.get(DERIVED))
     with storage.staging() as staging:
         files, extra = _stage(staging, payload, artifacts)
         draft = manifest.model_copy(
@@ -53,6 +53,8 @@ def receive(
 ) -> Manifest:
     """Store files under the name and number that their manifest `body` gives; return it."""
     manifest = parse_manifest(body)
+    # Nobody else says what a server answers a merge with.
+    check_new_name(manifest.name)
     with storage.database.reading() as connection:
         if _is_here(connection, manifest, sha256_of(body)):
             return manifest
