@@ -6,7 +6,7 @@ step, and most positions are prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from adapterhub.train.rows import IGNORED, Batch, Collator, Rows
+from adapterhub.train.tree import ATTENTION, TokenTree, plant
 
 
 def completion_loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,14 +23,50 @@ def completion_loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor,
 
     batch: input_ids, attention_mask, labels, each (rows, length) int64.
     """
+    if getattr(_unwrapped(model).config, "_attn_implementation", None) == ATTENTION:
+        tree = plant(batch, share=not (model.training and has_dropout(model)))
+        (loss,) = tree_losses(model, (tree,))
+        return loss, torch.tensor(len(tree.targets), device=loss.device)
     targets = batch["labels"][:, 1:]
     scored = targets != IGNORED
-    with _only_scored(model, scored):
+
+    def select(hidden: torch.Tensor) -> torch.Tensor:
+        # Virtual tokens may stand in front; those are counted off from the end.
+        return hidden[:, -scored.shape[1] - 1 : -1][scored]
+
+    with _only_scored(model, select):
         output = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         )
     loss = cross_entropy(output.logits.float(), targets[scored], reduction="sum")
     return loss, scored.sum()
+
+
+def tree_losses(model: torch.nn.Module, trees: Sequence[TokenTree]) -> list[torch.Tensor]:
+    """The summed negative log-likelihood of each tree in nats, from one forward pass.
+
+    The model's attention is that of trees (`speed.quickened`).
+    """
+    ids = torch.cat([tree.ids for tree in trees])[None]
+    positions = torch.cat([tree.positions for tree in trees])[None]
+    begins = [0]
+    for tree in trees:
+        begins.append(begins[-1] + len(tree.ids))
+    predictors = torch.cat([b + t.predictors for b, t in zip(begins, trees, strict=False)])
+    with _only_scored(model, lambda hidden: hidden[0].index_select(0, predictors)):
+        output = model(
+            input_ids=ids, position_ids=positions, use_cache=False, token_trees=tuple(trees)
+        )
+    parts = output.logits.split([len(t.predictors) for t in trees])
+    return [
+        cross_entropy(logits.float(), tree.targets, reduction="sum")
+        for logits, tree in zip(parts, trees, strict=True)
+    ]
+
+
+def has_dropout(model: torch.nn.Module) -> bool:
+    """Whether some layer drops numbers at random while training."""
+    return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
 
 
 @torch.no_grad()
@@ -59,21 +96,22 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _only_scored(model: torch.nn.Module, scored: torch.Tensor) -> Iterator[None]:
+def _only_scored(model: torch.nn.Module, select: Any) -> Iterator[None]:
     """Within the block the output layer gets only the hidden states that predict a scored
     token: (scored tokens, hidden) instead of (rows, length, hidden).
 
     A hook, because it holds for every architecture and for methods that put virtual tokens in
-    front; those are counted off from the end.
+    front.
     """
-    head: Any = model.get_output_embeddings()  # type: ignore[operator]
-
-    def select(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        (hidden,) = inputs
-        return (hidden[:, -scored.shape[1] - 1 : -1][scored],)
-
-    handle = head.register_forward_pre_hook(select)
+    head: Any = _unwrapped(model).get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda module, inputs: (select(inputs[0]),))
     try:
         yield
     finally:
         handle.remove()
+
+
+def _unwrapped(model: torch.nn.Module) -> Any:
+    """The model itself where several processes train it (DistributedDataParallel)."""
+    parallel = torch.nn.parallel.DistributedDataParallel
+    return model.module if isinstance(model, parallel) else model

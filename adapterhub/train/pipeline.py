@@ -22,7 +22,7 @@ from adapterhub.train.moments import measure_moments
 from adapterhub.train.plan import Plan
 from adapterhub.train.result import commit_run
 from adapterhub.train.rows import Collator, Rows, choose_pad, make_rows
-from adapterhub.train.run import Run
+from adapterhub.train.run import Run, first_batch
 from adapterhub.train.trainer import Bar
 
 
@@ -112,7 +112,7 @@ def prepare(plan: Plan, directory: Path, progress: protocols.Progress) -> tuple[
         plan, model, train_rows, holdout_rows, collate, directory, compute_device(),
         plan.steps(len(train_rows)), facts=facts,
     )  # fmt: skip
-    run.layers = gates.check_gradients(model, _first_batch(run))
+    run.layers = gates.check_gradients(model, first_batch(run))
     return run, base_logits
 
 
@@ -130,12 +130,6 @@ def _load(plan: Plan, *, quantized: bool) -> Any:
     if quantizer is not None:
         return quantizer.prepare(model)
     return model.to(compute_device())
-
-
-def _first_batch(run: Run) -> dict[str, torch.Tensor]:
-    size = min(run.recipe.training.batch_size, len(run.train_rows))
-    batch = run.collate([run.train_rows[index] for index in range(size)])
-    return {key: value.to(run.device) for key, value in batch.items()}
 
 
 def _take_steps(run: Run, progress: protocols.Progress, checkpoint: Path | None) -> None:

@@ -12,7 +12,7 @@ from adapterhub.manifest import BaseRecord
 from adapterhub.moments import MeasuredMoments
 from adapterhub.train.plan import Plan
 from adapterhub.train.recipe import TrainRecipe
-from adapterhub.train.rows import Collator, Rows
+from adapterhub.train.rows import Batch, Collator, Rows
 
 
 @dataclass(slots=True)
@@ -50,3 +50,10 @@ class Run:
     def tokenizer(self) -> Any:
         """The base's tokenizer."""
         return self.plan.tokenizer
+
+
+def first_batch(run: Run) -> Batch:
+    """The first training rows as a batch on the run's device."""
+    size = min(run.recipe.training.batch_size, len(run.train_rows))
+    batch = run.collate([run.train_rows[index] for index in range(size)])
+    return {key: value.to(run.device) for key, value in batch.items()}

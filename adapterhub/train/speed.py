@@ -1,0 +1,197 @@
+"""The same model, computed faster while it is trained: see tree.py and fused.py for how.
+
+Nothing here is taken on trust: a layer is replaced only where it has the shape that is known,
+and the loss of a batch must come out as the model itself gives it. Where it does not, the
+model trains as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from adapterhub.train.fused import low_rank_linear, rms_norm, swiglu
+from adapterhub.train.loss import completion_loss, evaluating, has_dropout
+from adapterhub.train.memory import dense_weight, keep_freed_memory
+from adapterhub.train.rows import Batch
+from adapterhub.train.tree import ATTENTION
+
+TOLERANCE = 1e-4
+"""Largest relative difference of a batch's loss, of what float32 rounds."""
+
+
+@dataclass(slots=True)
+class Ranges:
+    """Which tokens of a forward pass belong to which adapter; None: all to the first."""
+
+    bounds: list[tuple[int, int]] | None = None
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What was replaced, to be put back."""
+
+    modules: list[torch.nn.Module] = field(default_factory=list)
+    attention: str | None = None
+
+    def replace(self, module: torch.nn.Module, forward: Callable[..., Any]) -> None:
+        module.forward = forward
+        self.modules.append(module)
+
+    def undo(self, model: PreTrainedModel) -> None:
+        for module in self.modules:
+            del module.forward
+        self.modules.clear()
+        if self.attention is not None:
+            model.set_attn_implementation(self.attention)
+            self.attention = None
+
+
+@contextmanager
+def quickened(
+    models: Sequence[torch.nn.Module], batch: Batch, ranges: Ranges | None = None
+) -> Iterator[bool]:
+    """Within the block the first of `models` computes faster; yields whether it does.
+
+    The others are the same base with other adapters: theirs apply to the tokens that `ranges`
+    gives them, in the first model's forward pass.
+    """
+    keep_freed_memory()
+    model = models[0]
+    inner = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
+    if inner is None:
+        yield False
+        return
+    changes = _Changes()
+    with evaluating(model), torch.no_grad():
+        expected, tokens = completion_loss(model, batch)
+    try:
+        _replace(models, inner, changes, ranges or Ranges())
+        if not _agrees(model, batch, float(expected / tokens)):
+            changes.undo(inner)
+        yield changes.attention is not None
+    finally:
+        changes.undo(inner)
+
+
+def _replace(
+    models: Sequence[torch.nn.Module], inner: PreTrainedModel, changes: _Changes, ranges: Ranges
+) -> None:
+    others = [dict(model.named_modules()) for model in models[1:]]
+    for name, module in models[0].named_modules():
+        layers = [module, *(known[name] for known in others if name in known)]
+        if len(layers) == len(models) and all(_is_low_rank(layer) for layer in layers):
+            weight = dense_weight(module.base_layer)
+            if weight is not None:
+                changes.replace(module, _low_rank_forward(layers, weight, ranges))
+        elif _is_rms_norm(module):
+            changes.replace(module, _norm_forward(module))
+        elif _is_gated(module):
+            changes.replace(module, _gated_forward(module))
+    changes.attention = inner.config._attn_implementation
+    inner.set_attn_implementation(ATTENTION)
+
+
+def _agrees(model: torch.nn.Module, batch: Batch, expected: float) -> bool:
+    prompts = getattr(model, "active_peft_config", None)
+    if getattr(prompts, "is_prompt_learning", False):
+        return False
+    try:
+        with evaluating(model), torch.no_grad():
+            loss, tokens = completion_loss(model, batch)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        # An architecture whose attention is not the one that can be exchanged.
+        return False
+    return abs(float(loss / tokens) - expected) <= TOLERANCE * max(abs(expected), 1.0)
+
+
+def _is_low_rank(layer: Any) -> bool:
+    """A plain LoRA of one adapter over a linear layer, as PEFT builds it."""
+    if not hasattr(layer, "lora_A") or len(layer.active_adapters) != 1:
+        return False
+    (name,) = layer.active_adapters
+    return (
+        name in layer.lora_A
+        and name not in layer.lora_variant
+        and isinstance(layer.lora_A[name], torch.nn.Linear)
+        and layer.lora_B[name].bias is None
+        and not has_dropout(layer.lora_dropout)
+        and isinstance(layer.base_layer, torch.nn.Linear)
+        and not any(p.requires_grad for p in layer.base_layer.parameters())
+        and not layer.merged
+    )
+
+
+def _low_rank_forward(
+    layers: Sequence[Any], weight: torch.Tensor, ranges: Ranges
+) -> Callable[..., torch.Tensor]:
+    first = layers[0]
+    plain = first.forward
+    bias = first.base_layer.bias
+    pairs = []
+    for layer in layers:
+        (name,) = layer.active_adapters
+        pairs.append((layer.lora_A[name], layer.lora_B[name], layer.scaling[name]))
+
+    def forward(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        same = x.dtype == weight.dtype == pairs[0][0].weight.dtype
+        if arguments or options or first.disable_adapters or not same:
+            result: torch.Tensor = plain(x, *arguments, **options)
+            return result
+        flat = x.reshape(-1, x.shape[-1])
+        bounds = ranges.bounds or [(0, len(flat))]
+        scaled = [(b, e, s) for (b, e), (_, _, s) in zip(bounds, pairs, strict=False)]
+        factors = [f.weight for a, b, _ in pairs[: len(bounds)] for f in (a, b)]
+        result = low_rank_linear(flat, weight, bias, scaled, *factors)
+        return result.view(*x.shape[:-1], -1)
+
+    return forward
+
+
+def _is_rms_norm(module: Any) -> bool:
+    """Whether it computes what `RmsNorm` does: some multiply by 1 + w, some lack w."""
+    weight, eps = getattr(module, "weight", None), _eps(module)
+    if not type(module).__name__.endswith("RMSNorm") or weight is None or eps is None:
+        return False
+    if weight.requires_grad or weight.dtype != torch.float32:
+        return False
+    sample = torch.linspace(-2, 3, 2 * len(weight), device=weight.device).view(2, -1)
+    with torch.no_grad():
+        mine, theirs = rms_norm(sample, weight, eps), module(sample)
+    return torch.allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def _eps(module: Any) -> float | None:
+    return getattr(module, "variance_epsilon", getattr(module, "eps", None))
+
+
+def _norm_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    plain, weight, eps = module.forward, module.weight, _eps(module)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = rms_norm(x, weight, eps) if x.dtype == torch.float32 else plain(x)
+        return result
+
+    return forward
+
+
+def _is_gated(module: Any) -> bool:
+    parts = ("gate_proj", "up_proj", "down_proj", "act_fn")
+    return all(hasattr(module, part) for part in parts) and type(module.act_fn).__name__ in (
+        "SiLU",
+        "SiLUActivation",
+    )
+
+
+def _gated_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        product = swiglu(module.gate_proj(x), module.up_proj(x))
+        result: torch.Tensor = module.down_proj(product)
+        return result
+
+    return forward
