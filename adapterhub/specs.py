@@ -136,10 +136,12 @@ class MergeSpace(Component):
     operands' own, which must be the same in a module.
     moments: whether it measures by the operands' input moments, which each must have then: errors
     are those of the module's outputs, not of its weights.
+    rules: names of rules that run in it too, beside those that name it in their `spaces`.
     """
 
     ranks: Literal["sum", "up-to-sum", "up-to-full", "equal"] = "up-to-full"
     moments: bool = False
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+
+from adapterhub.testing.fixtures import Adz, Result
 
 # Set before any test imports a library: no network, no telemetry, one thread a process.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -33,49 +32,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run of `adz` did."""
-
-    code: int
-    out: str
-    err: str
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the kit for authors of plugins also where the checkout is not installed anew."""
+    if not config.pluginmanager.has_plugin("adapterhub"):
+        config.pluginmanager.import_plugin("adapterhub.testing.fixtures")
 
 
-class Adz(Protocol):
-    """Runs `adz` with these arguments."""
+class AdzProcess(Protocol):
+    """Runs `adz` with these arguments in a process of its own."""
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Result: ...
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty `ADZ_HOME`; plugins are loaded anew, so nothing leaks between tests."""
-    from adapterhub.plugins import load_plugins
-
-    folder = tmp_path / "adz-home"
-    monkeypatch.setenv("ADZ_HOME", str(folder))
-    load_plugins.cache_clear()
-    yield folder
-    load_plugins.cache_clear()
-
-
-@pytest.fixture
-def adz(home: Path) -> Adz:
-    """Run `adz` in this process, on the `home` of the test; never raises for a user's mistake."""
-    from adapterhub.cli import main
-
-    def run(*arguments: str | Path, **_: Any) -> Result:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            code = main([str(a) for a in arguments])
-        return Result(code, out.getvalue(), err.getvalue())
-
-    return run
-
-
-@pytest.fixture
-def adz_process(home: Path) -> Adz:
+def adz_process(home: Path) -> AdzProcess:
     """Run `adz` in a process of its own: `env` adds variables, `stdin` is text (default: none)."""
 
     def run(
@@ -98,15 +68,6 @@ def adz_process(home: Path) -> Adz:
         return Result(done.returncode, done.stdout, done.stderr)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def tiny_base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama as a Hugging Face directory: hidden 64, 2 layers, 4 heads, 2 KV heads,
-    fp32, with a byte-level tokenizer and a chat template. Always the same bytes."""
-    from adapterhub.testing import write_tiny_base
-
-    return write_tiny_base(tmp_path_factory.mktemp("bases") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")
@@ -159,16 +120,6 @@ class CommitAdapter(Protocol):
     def __call__(
         self, name: str, method: str = "lora", *, seed: int = 0, prompt_format: str = "plain"
     ) -> Any: ...
-
-
-@pytest.fixture
-def tiny_base(adz: Adz, tiny_base_dir: Path) -> Any:
-    """The record of the tiny base, known as `tiny` in the `home` of this test."""
-    from adapterhub.plugins import open_registry
-
-    added = adz("base", "add", "tiny", tiny_base_dir)
-    assert added.code == 0, added.err
-    return open_registry().base("tiny")
 
 
 @pytest.fixture

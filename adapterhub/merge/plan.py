@@ -42,7 +42,7 @@ def choose(recipe: MergeRecipe, rule_name: str) -> Choice:
         rule = _as_peer(rule, recipe.compat)
     space_name = recipe.space or rule.spaces[0]
     space = plugins.get(specs.MergeSpace, space_name)
-    if space_name not in rule.spaces:
+    if space.name not in rule.spaces and rule.name not in space.rules:
         raise usage_error(
             f"the rule {rule.name!r} does not run in the space {space_name!r}",
             "it runs in " + ", ".join(rule.spaces) + _where_peers_run(rule, space_name),

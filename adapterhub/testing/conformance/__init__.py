@@ -1,0 +1,1 @@
+"""What a user relies on, one class a kind: `class TestMine(MergeRuleConformance): name = "mine"`."""

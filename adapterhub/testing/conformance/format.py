@@ -1,0 +1,87 @@
+"""What a user of a data format relies on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from adapterhub import specs
+from adapterhub.data import read_examples
+from adapterhub.protocols import Example
+from adapterhub.testing.conformance import training
+from adapterhub.testing.conformance.base import Conformance, check_refusal, check_success
+from adapterhub.testing.fixtures import Adz
+
+_STRANGE = (None, 3, [], {}, "", True, [None], {"role": 3})
+
+
+class FormatConformance(Conformance):
+    """Of a data format: `name = "mine"`.
+
+    rows: some that it reads, each with all of its columns. broken: some that it must refuse.
+    """
+
+    kind: ClassVar[type[specs.Component]] = specs.Format
+    rows: ClassVar[Sequence[Mapping[str, Any]]]
+    broken: ClassVar[Sequence[Mapping[str, Any]]]
+
+    def test_it_reads_its_rows(self) -> None:
+        """Each is an `Example` with something to learn, and stays as it was."""
+        layout = self.implementation()
+        for row in self.rows:
+            before = copy.deepcopy(row)
+            assert layout.matches(row) is True, f"matches({row}) is {layout.matches(row)!r}"
+            example = layout.example(row)
+            assert isinstance(example, Example), f"{type(example).__name__} is no Example"
+            assert example != Example(), f"nothing is learnt from {row}"
+            assert row == before, f"reading changed the row {before}"
+
+    def test_it_refuses_with_a_reason(self) -> None:
+        """What is broken raises ValueError: one line that says what is wrong."""
+        layout = self.implementation()
+        for row in self.broken:
+            with pytest.raises(ValueError) as caught:
+                layout.example(row)
+                pytest.fail(f"it reads {row}")
+            text = str(caught.value)
+            assert text.strip() and "\n" not in text, f"the reason for {row} is {text!r}"
+
+    def test_strange_rows_raise_nothing_else(self) -> None:
+        """Files hold anything: `matches` answers, `example` answers or raises ValueError."""
+        layout = self.implementation()
+        for row in [{}, *self.rows]:
+            for column in row or ("text",):
+                for value in _STRANGE:
+                    _try_row(layout, {**row, column: value})
+                _try_row(layout, {k: v for k, v in row.items() if k != column})
+
+    def test_it_alone_recognises_its_rows(self, tmp_path: Path) -> None:
+        """`adz train --data` finds the format from the first row."""
+        for row in self.rows:
+            found = read_examples(training.write_rows(tmp_path, [row])).format
+            assert found == self.name, f"{row} is recognised as {found}"
+
+    def test_adz_trains_on_it(self, adz: Adz, tiny_base: Any, tmp_path: Path) -> None:
+        """`adz train --format NAME` reads it; a broken row is one line that names its line."""
+        rows = [*self.rows] * 4
+        command = ("train", "--base", "tiny", "--format", self.name, "--dry-run", "--data")
+        flags = ("-o", "data.holdout=0")
+        check_success(adz(*command, training.write_rows(tmp_path, rows), *flags))
+        broken = training.write_rows(tmp_path, [*rows, self.broken[0]])
+        line = check_refusal(adz(*command, broken, *flags))
+        assert f"line {len(rows) + 1}" in line, f"the error does not say where: {line!r}"
+
+
+def _try_row(layout: Any, row: Mapping[str, Any]) -> None:
+    try:
+        answer = layout.matches(row)
+        assert isinstance(answer, bool), f"matches({row}) is {answer!r}"
+        layout.example(row)
+    except ValueError:
+        pass
+    except (TypeError, KeyError, AttributeError, IndexError) as error:
+        pytest.fail(f"{type(error).__name__} for {row}: {error}; raise ValueError with a reason")

@@ -1,0 +1,205 @@
+"""What a user of a method relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from adapterhub import specs
+from adapterhub.errors import AdzError
+from adapterhub.models import load_base, share_weights
+from adapterhub.protocols import FoldingMethod
+from adapterhub.testing.conformance import training
+from adapterhub.testing.conformance.base import Conformance, check_refusal, check_success
+from adapterhub.testing.fixtures import Adz
+
+_FILES = ["adapter_config.json", "adapter_model.safetensors"]
+
+
+class MethodConformance(Conformance):
+    """Of a method: `name = "mine"`."""
+
+    kind: ClassVar[type[specs.Component]] = specs.Method
+    section: ClassVar[str] = "method"
+    tolerance: ClassVar[float] = 1e-3
+    """Between logits before and after merging, relative to the largest."""
+
+    def attach(self, record: Any) -> Any:
+        """The tiny base with a fresh adapter; its weights come from a fixed seed."""
+        torch.manual_seed(0)
+        base = load_base(record).requires_grad_(False)
+        base.name_or_path = record.name
+        return self.implementation().attach(base, self.made_options(), prepared=False)
+
+    def train(self, record: Any, folder: Path) -> tuple[Any, Any]:
+        """A trained model that was saved to `folder`, and the same loaded over a fresh base."""
+        model = self.attach(record)
+        training.take_steps(model)
+        self.implementation().save(model, folder)
+        return model, self.implementation().load(load_base(record), folder)
+
+    def test_only_its_own_parameters_train(self, tiny_base: Any) -> None:
+        """The base's own weights are neither trainable nor changed."""
+        torch.manual_seed(0)
+        base = load_base(tiny_base).requires_grad_(False)
+        before = {name: (p, p.detach().clone()) for name, p in base.named_parameters()}
+        model = self.implementation().attach(base, self.made_options(), prepared=False)
+        owned = {id(p) for p, _ in before.values()}
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        assert trainable, "nothing is trainable"
+        assert not [p for p in trainable if id(p) in owned], (
+            "a weight of the base itself is trainable: train a new Parameter in its place"
+        )
+        training.take_steps(model)
+        changed = [name for name, (p, kept) in before.items() if not torch.equal(p, kept)]
+        assert not changed, f"training changed the base's own {', '.join(changed[:3])}"
+
+    def test_it_learns(self, tiny_base: Any) -> None:
+        """A few steps change what the model answers, and to numbers."""
+        model = self.attach(tiny_base)
+        before = training.logits(model)
+        training.take_steps(model)
+        after = training.logits(model)
+        assert torch.isfinite(after).all(), "NaN or infinity"
+        assert not torch.equal(before, after), "three steps change no answer"
+
+    def test_it_saves_two_files_byte_for_byte(self, tiny_base: Any, tmp_path: Path) -> None:
+        """Nothing else of an adapter is stored, and the digest of a version depends on it."""
+        model = self.attach(tiny_base)
+        for folder in (tmp_path / "first", tmp_path / "second"):
+            self.implementation().save(model, folder)
+            found = sorted(path.name for path in folder.iterdir())
+            assert found == _FILES, f"it wrote {', '.join(found)}; stored are {', '.join(_FILES)}"
+        for name in _FILES:
+            first, second = ((tmp_path / f / name).read_bytes() for f in ("first", "second"))
+            assert first == second, f"{name} differs between two saves of the same adapter"
+            assert str(tmp_path).encode() not in first, f"{name} names a path of this machine"
+
+    def test_loaded_it_is_the_same_bit_for_bit(self, tiny_base: Any, tmp_path: Path) -> None:
+        """`load` over a fresh base answers exactly as what was saved."""
+        model, loaded = self.train(tiny_base, tmp_path)
+        assert torch.equal(training.logits(loaded), training.logits(model)), (
+            "what is loaded answers otherwise: not all that is trained is stored"
+        )
+
+    def test_many_share_one_base(self, tiny_base: Any, tmp_path: Path) -> None:
+        """Loading over shared weights leaves the base and the other adapters as they were."""
+        self.train(tiny_base, tmp_path)
+        base = load_base(tiny_base)
+        before = training.logits(base)
+        first = self.implementation().load(share_weights(base), tmp_path)
+        alone = training.logits(first)
+        self.implementation().load(share_weights(base), tmp_path)
+        assert torch.equal(training.logits(base), before), "loading changed the base itself"
+        assert torch.equal(training.logits(first), alone), "loading changed another adapter"
+
+    def test_peft_opens_what_it_stores(self, tiny_base: Any, tmp_path: Path) -> None:
+        """Where the descriptor says `storage="peft"`."""
+        if self.component.storage != "peft":
+            return
+        from peft import PeftModel
+
+        model, _ = self.train(tiny_base, tmp_path)
+        opened = PeftModel.from_pretrained(load_base(tiny_base), str(tmp_path))
+        assert torch.equal(training.logits(opened), training.logits(model)), (
+            "PEFT opens it as something else"
+        )
+
+    def test_merged_it_answers_the_same(self, tiny_base: Any, tmp_path: Path) -> None:
+        """Where it says `mergeable`: as a whole, and tensor by tensor where it can `fold`."""
+        if not self.component.mergeable:
+            return
+        model, loaded = self.train(tiny_base, tmp_path)
+        wanted = training.logits(model)
+        merged = training.difference(training.logits(loaded.merge_and_unload()), wanted)
+        assert merged <= self.tolerance, f"merged it differs by {merged:.1e}"
+        method = self.implementation()
+        if isinstance(method, FoldingMethod):
+            base = load_base(tiny_base)
+            _fold_into(base, method, tmp_path)
+            folded = training.difference(training.logits(base), wanted)
+            assert folded <= self.tolerance, f"folded tensor by tensor it differs by {folded:.1e}"
+
+    def test_its_updates_are_all_it_does(self, tiny_base: Any, tmp_path: Path) -> None:
+        """Where it says `convertible`: the base and the updates answer as the adapter."""
+        if not self.component.convertible:
+            return
+        model, loaded = self.train(tiny_base, tmp_path)
+        base = load_base(tiny_base)
+        _add_updates(base, self.implementation().updates(base, loaded))
+        off = training.difference(training.logits(base), training.logits(model))
+        assert off <= self.tolerance, f"the base with the updates differs by {off:.1e}"
+
+    def test_a_target_that_is_not_there_is_refused(self, tiny_base: Any) -> None:
+        """Where it has an option `targets`."""
+        from adapterhub.plugins import load_plugins
+
+        model = load_plugins().load_options(self.component)
+        if "targets" not in getattr(model, "model_fields", {}):
+            return
+        options = model.model_validate({**self.options, "targets": ["no_such_layer"]})
+        with pytest.raises(AdzError, match="no_such_layer"):
+            self.implementation().attach(load_base(tiny_base), options, prepared=False)
+
+    def test_adz_trains_it(self, adz: Adz, tiny_base: Any, tmp_path: Path) -> None:
+        """Past every gate, into a version that says which release of the plugin made it."""
+        from adapterhub.plugins import load_plugins
+
+        data = training.write_rows(tmp_path)
+        flags = ("--method", self.name, *training.option_flags("method", self.options))
+        version = training.train_a_little(adz, data, "trained", *flags)
+        wanted = load_plugins().versions_of(self.component)
+        recorded = version.manifest.environment
+        assert wanted.items() <= recorded.items(), f"{wanted} is not in {recorded}"
+
+    def test_dry_run_commits_nothing(
+        self, adz: Adz, registry: Any, tiny_base: Any, tmp_path: Path
+    ) -> None:
+        """`adz train --dry-run` checks all and stores nothing."""
+        before = registry.revision()
+        flags = ("--method", self.name, *training.option_flags("method", self.options))
+        data = training.write_rows(tmp_path)
+        check_success(adz("train", "--base", "tiny", "--data", data, *flags, "--dry-run"))
+        assert registry.revision() == before, "--dry-run changed the registry"
+
+    def test_what_it_refuses_is_one_line(self, adz: Adz, tiny_base: Any, tmp_path: Path) -> None:
+        """An unknown option, and each quantizer that it says it does not work with."""
+        from adapterhub.plugins import load_plugins
+
+        command = ("train", "--base", "tiny", "--data", training.write_rows(tmp_path))
+        flags = ("--method", self.name, *training.option_flags("method", self.options))
+        check_refusal(adz(*command, *flags, "-o", "method.no_such_option=1"), code=2)
+        works = self.component.quantizers
+        if works is None:
+            return
+        reason = self.component.quantizer_reason
+        assert reason, "quantizers are left out, and quantizer_reason does not say why"
+        for name in load_plugins().components(specs.Quantizer):
+            if name not in works:
+                line = check_refusal(adz(*command, *flags, "--quantizer", name), code=2)
+                assert reason in line, f"the reason is not in {line!r}"
+
+
+@torch.no_grad()
+def _fold_into(base: Any, method: FoldingMethod, folder: Path) -> None:
+    tensors: Mapping[str, torch.Tensor] = dict(base.named_parameters())
+    folds = method.fold(folder, {name: tuple(t.shape) for name, t in tensors.items()})
+    assert folds is not None, "a mergeable method's own adapter cannot be folded"
+    for name, fold in folds.items():
+        tensors[name].copy_(fold(tensors[name].double()))
+
+
+@torch.no_grad()
+def _add_updates(base: Any, updates: Mapping[str, Any]) -> None:
+    assert updates, "a trained adapter has no updates"
+    for name, update in updates.items():
+        weight = base.get_submodule(name).weight
+        computed = update.compute()
+        assert computed.dtype == torch.float64, f"{name}: {computed.dtype}, not float64"
+        assert tuple(computed.shape) == tuple(update.shape), f"{name}: {tuple(computed.shape)}"
+        added = computed.T if update.kind == "transposed" else computed
+        weight.copy_((weight.double() + added).to(weight.dtype))
