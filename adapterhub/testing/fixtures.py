@@ -107,7 +107,9 @@ def tiny_adapters(tiny_base: Any, tmp_path: Path) -> list[Any]:
 
 
 @pytest.fixture
-def with_plugin(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WithPlugin]:
+def with_plugin(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WithPlugin]:
     """Try a plugin that is not installed: see `WithPlugin`."""
     from adapterhub.plugins import load_plugins
     from adapterhub.testing.distribution import place

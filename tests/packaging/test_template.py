@@ -56,26 +56,29 @@ def test_adz_shows_where_its_parts_came_from(adz_process, installed):
     (record,) = [r for r in records if r["distribution"] == "adz-plugin-template"]
     assert record["status"] == "loaded"
     assert record["components"] == {
-        "merge rule": ["median"],
         "method": ["bitfit"],
         "quantizer": ["round8"],
+        "objective": ["smooth"],
+        "format": ["paper"],
+        "merge rule": ["median"],
+        "merge space": ["full-svd"],
+        "engine": ["echo"],
+        "remote": ["readable"],
         "metric": ["word_f1"],
+        "command": ["census"],
     }
 
 
-def test_all_four_parts_through_adz(adz_with_template, adz_process, tiny_base_dir, tmp_path):
+def test_several_parts_through_adz(adz_with_template, adz_process, tiny_base_dir, tmp_path):
     data = tmp_path / "data.jsonl"
     rows = [{"prompt": f"{i} plus {i} is", "completion": f" {2 * i}"} for i in range(40)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     adz_with_template("base", "add", "tiny", tiny_base_dir)
     quick = ("--data", data, "-o", "training.max_steps=2", "-o", "training.batch_size=4")
 
-    adz_with_template(
-        "train", "--method", "bitfit", "--quantizer", "round8", "--name", "biases", *quick
-    )
+    adz_with_template("train", "--method", "bitfit", "--name", "biases", *quick)
     manifest = json.loads(adz_with_template("show", "biases", "--json").out)["manifest"]
     assert (manifest["method"], manifest["storage"]) == ("bitfit", "own")
-    assert manifest["quantizer"] == "round8"
     assert manifest["environment"]["adz-plugin-template"] == "0.1.0"
 
     for seed in range(3):

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from adapterhub.plugins import load_plugins
 from adapterhub.testing import (
-    EngineConformance,
-    FormatConformance,
     MergeRuleConformance,
     MergeSpaceConformance,
     MethodConformance,
     MetricConformance,
-    ObjectiveConformance,
     QuantizerConformance,
-    RemoteConformance,
 )
 
 
@@ -22,7 +16,8 @@ def each(base, **values):
     """A test class a component of the kind; `values` are class attributes, by name."""
 
     def build(name):
-        return type(f"Test_{name}", (base,), {"name": name, **values.get(name.replace("-", "_"), {})})
+        given = values.get(name.replace("-", "_"), {})
+        return type(f"Test_{name}", (base,), {"name": name, **given})
 
     own = [p for p in load_plugins().provided(base.kind) if p.plugin.distribution == "adapterhub"]
     return {f"Test{base.kind.__name__}_{p.component.name}": build(p.component.name) for p in own}
@@ -30,10 +25,18 @@ def each(base, **values):
 
 # regmean's weights stand on both sides of a quotient.
 globals().update(each(MergeRuleConformance, regmean={"homogeneous": False}))
+# The spaces of peers (factors, svd) are reached by --compat alone.
+PEERS = {"rule": None, "absent_seen": False}
 globals().update(
     each(
         MergeSpaceConformance,
-        concat={"rule": "linear"},
+        concat={"rule": "cat"},
+        ctm={"rule": "ties", "compresses_first": True},
+        factors={**PEERS, "linear": False, "calls": 2},
+        inputs={"rule": "regmean", "linear": False},
+        knots={"rule": "ties"},
+        pico={"rule": "pico", "linear": False},
+        svd=PEERS,
     )
 )
 globals().update(each(MethodConformance))

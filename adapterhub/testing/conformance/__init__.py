@@ -1,1 +1,4 @@
-"""What a user relies on, one class a kind: `class TestMine(MergeRuleConformance): name = "mine"`."""
+"""What a user relies on, one class a kind.
+
+`class TestMine(MergeRuleConformance): name = "mine"`
+"""

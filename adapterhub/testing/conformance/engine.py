@@ -100,7 +100,8 @@ class EngineConformance(Conformance):
                 answer = server.complete(model)
                 assert answer.status_code == status, f"{model!r}: {answer.status_code}"
                 message = answer.json()["error"]["message"]
-                assert message and "Traceback" not in message, f"{model!r}: {message!r}"
+                assert message, f"{model!r}: an error without a message"
+                assert "Traceback" not in message, f"{model!r}: {message!r}"
             assert server.text("sql"), "after refusals it answers no more"
 
     def test_versions_swap_while_it_runs(

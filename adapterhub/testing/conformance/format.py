@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,10 +14,15 @@ from adapterhub import specs
 from adapterhub.data import read_examples
 from adapterhub.protocols import Example
 from adapterhub.testing.conformance import training
-from adapterhub.testing.conformance.base import Conformance, check_refusal, check_success
+from adapterhub.testing.conformance.base import (
+    Conformance,
+    check_refusal,
+    check_success,
+    text_raised,
+)
 from adapterhub.testing.fixtures import Adz
 
-_STRANGE = (None, 3, [], {}, "", True, [None], {"role": 3})
+_STRANGE: tuple[Any, ...] = (None, 3, [], {}, "", True, [None], {"role": 3})
 
 
 class FormatConformance(Conformance):
@@ -44,11 +50,8 @@ class FormatConformance(Conformance):
         """What is broken raises ValueError: one line that says what is wrong."""
         layout = self.implementation()
         for row in self.broken:
-            with pytest.raises(ValueError) as caught:
-                layout.example(row)
-                pytest.fail(f"it reads {row}")
-            text = str(caught.value)
-            assert text.strip() and "\n" not in text, f"the reason for {row} is {text!r}"
+            text = text_raised(ValueError, partial(layout.example, row), f"it reads {row}")
+            assert len(text.splitlines()) == 1, f"the reason for {row} is {text!r}"
 
     def test_strange_rows_raise_nothing_else(self) -> None:
         """Files hold anything: `matches` answers, `example` answers or raises ValueError."""

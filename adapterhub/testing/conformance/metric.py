@@ -11,7 +11,7 @@ from adapterhub import specs
 from adapterhub.testing.conformance.base import Conformance, check_refusal, check_success
 from adapterhub.testing.fixtures import Adz
 
-_TEXTS = ("Paris", "paris.", "The capital is Paris", "", " ", "42", "àé 漢字 🙂", "a\nb\n", "x" * 5000)
+_TEXTS = ("Paris", "the capital is Paris", "", " ", "42", "àé 漢字 🙂", "a\nb\n", "x" * 5000)
 
 
 class MetricConformance(Conformance):

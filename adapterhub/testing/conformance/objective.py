@@ -65,7 +65,8 @@ class ObjectiveConformance(Conformance):
         """`adz train --dry-run` checks all and stores nothing; a wrong option is one line."""
         before = registry.revision()
         data = training.write_rows(tmp_path, self.rows)
-        command = ("train", "--base", "tiny", "--data", data, *self.flags(), "--dry-run")
+        flags = self.flags()
+        command = ("train", "--base", "tiny", "--data", str(data), *flags, "--dry-run")
         check_success(adz(*command))
         check_refusal(adz(*command, "-o", "objective.no_such_option=1"), code=2)
         assert registry.revision() == before, "--dry-run changed the registry"

@@ -14,7 +14,12 @@ from adapterhub.errors import AdzError
 from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import FileRecord, canonical_json, sha256_of
 from adapterhub.protocols import Remote, RemoteFile, RemoteVersion
-from adapterhub.testing.conformance.base import Conformance, check_refusal, check_success
+from adapterhub.testing.conformance.base import (
+    Conformance,
+    check_refusal,
+    check_success,
+    text_raised,
+)
 from adapterhub.testing.fixtures import Adz
 
 _DATA = bytes(range(256)) * 300
@@ -53,9 +58,8 @@ class RemoteConformance(Conformance):
         """The URL's beginning is one of the descriptor's."""
         scheme = self.url(tmp_path).partition("://")[0]
         assert scheme in self.component.schemes, f"{scheme} is not in {self.component.schemes}"
-        assert type(self.open(tmp_path)).__module__ == self.component.impl.partition(":")[0] or (
-            self.implementation
-        ), "another remote opens the scheme"
+        opened = self.open(tmp_path)
+        assert opened.url.partition("://")[0] == scheme, f"its url is {opened.url}"
 
     def test_nothing_is_there_at_first(self, tmp_path: Path) -> None:
         """Absence is None or empty, not an error."""
@@ -107,12 +111,15 @@ class RemoteConformance(Conformance):
         remote.publish("sql", first, ["1", "prod"], "# sql")
         remote.publish("sql", second, ["2", "prod"], "# sql")
         found = {tag: remote.find("sql", tag) for tag in ("1", "2", "prod")}
-        assert found["prod"] and found["prod"].manifest == second.manifest, "the alias did not move"
-        assert found["1"] and found["1"].manifest == first.manifest, "number 1 changed"
+        there = {tag: version.manifest for tag, version in found.items() if version}
+        assert there.get("prod") == second.manifest, "the alias did not move"
+        assert there.get("1") == first.manifest, "number 1 means another version now"
         if self.numbers_are_final:
-            with pytest.raises(AdzError):
-                remote.publish("sql", second, ["1"], "# sql")
-                pytest.fail("a number that is taken was given to another version")
+            text_raised(
+                AdzError,
+                lambda: remote.publish("sql", second, ["1"], "# sql"),
+                "a number that is taken was given to another version",
+            )
 
     def test_threads_share_it(self, tmp_path: Path) -> None:
         """Files of a version are written from several threads at once."""
@@ -156,8 +163,7 @@ class RemoteConformance(Conformance):
         if self.can_list:
             assert sorted(open_remote(url).names()) == ["tiny-a", "tiny-b"]
         else:
-            with pytest.raises(AdzError):
-                open_remote(url).names()
+            text_raised(AdzError, open_remote(url).names, "can_list is False, and it lists")
 
     def test_what_it_refuses_is_one_line(self, adz: Adz, tmp_path: Path) -> None:
         """A name that is not there."""
@@ -167,5 +173,3 @@ class RemoteConformance(Conformance):
 def _manifest(name: str, number: int, file: RemoteFile) -> bytes:
     record = {"sha256": file.record.sha256, "size": file.record.size}
     return canonical_json({"name": name, "version": number, "files": {file.name: record}})
-
-

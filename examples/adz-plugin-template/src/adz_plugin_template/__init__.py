@@ -1,1 +1,1 @@
-"""A template for plugins of adapterhub: one of each kind that people write most."""
+"""10 components for adapterhub."""

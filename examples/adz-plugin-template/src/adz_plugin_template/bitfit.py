@@ -11,17 +11,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from adapterhub import AdzError
-from adz_plugin_template.options import BitFitOptions
+from adz_plugin_template.bitfit_options import BitfitOptions
 
 # The registry stores these two files of a method, whatever it keeps in them.
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
 
 
-class BitFit:
+class Bitfit:
     """A `protocols.Method`."""
 
-    def attach(self, model: Any, options: BitFitOptions, *, prepared: bool) -> Any:
+    def attach(self, model: Any, options: BitfitOptions, *, prepared: bool) -> Any:
         """Give each target a bias, beginning at what it had or at 0; nothing else is trained."""
         layers = _linear_layers(model)
         ends = {name.rpartition(".")[2] for name in layers}

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 
-class BitFitOptions(BaseModel):
+class BitfitOptions(BaseModel):
     """Options of `bitfit`: `-o method.targets=[q_proj,v_proj]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
