@@ -27,8 +27,8 @@ import_module(sys.argv[1])
 hooks = set(sys.modules)
 if sys.argv[2]:
     import_module(sys.argv[2])
-print(" ".join(hooks & set(sys.argv[3].split())))
-print(" ".join(set(sys.modules) & set(sys.argv[4].split())))
+print(" ".join(sorted(hooks & set(sys.argv[3].split()))))
+print(" ".join(sorted(set(sys.modules) & set(sys.argv[4].split()))))
 """
 
 
