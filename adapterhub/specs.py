@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 Status = Literal["stable", "experimental", "gpu-unproven"]
+RowKind = Literal["supervised", "preference", "unpaired_preference", "prompt"]
+"""What rows hold: answers, a better and a worse answer, judged answers, or questions alone."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -146,7 +148,14 @@ class MergeSpace(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(Component):
-    """What a run optimises. `impl` is a `protocols.Objective`."""
+    """What a run optimises. `impl` is a `protocols.Objective`.
+
+    kinds: the kinds of rows that it learns from. generates: it learns from answers of its own,
+    so that those of the rows, if any, are what its rewards compare with.
+    """
+
+    kinds: tuple[RowKind, ...] = ("supervised",)
+    generates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +179,12 @@ class Engine(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Format(Component):
-    """A layout of rows in a data set. `impl` is a `protocols.Format`."""
+    """A layout of rows in a data set. `impl` is a `protocols.Format`.
+
+    kind: what its rows hold, which an objective asks for.
+    """
+
+    kind: RowKind = "supervised"
 
 
 @dataclass(frozen=True, kw_only=True)

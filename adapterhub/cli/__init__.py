@@ -16,6 +16,7 @@ from adapterhub.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, AdzErro
 # A test compares these lines with the commands' own short help.
 COMMANDS: dict[str, str] = {
     "base": "Add, list, show and remove base models.",
+    "data": "Check a data set, or write it in another format.",
     "train": "Train an adapter on a base.",
     "eval": "Score adapters beside their base.",
     "merge": "Merge adapters into one, without the base model.",

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.command(short_help="Train an adapter on a base.")
 @click.option("--method", help="How to adapt: lora (default), rslora, dora, ia3, prefix, prompt.")
 @click.option("--base", help="The base's name; not needed when there is only one.")
-@click.option("--data", type=click.Path(path_type=Path), help="The data: JSON lines.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The data: a file, a folder of datasets, or hub:owner/name.",
+)
 @click.option("--name", help="The adapter's name; made from the data file's when not given.")
 @click.option("--quantizer", help="How the base is held: nf4 (QLoRA), int8.")
 @click.option("--format", "format_name", help="The rows' format; recognised when not given.")
@@ -132,12 +136,26 @@ def _expand_names(values: dict[str, Any]) -> None:
 
 def _from_folder(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A recipe's relative paths count from its folder, wherever `adz` is called."""
+    if isinstance(values.get("data"), list):
+        values["data"] = {"train": values["data"]}
     data = values.get("data")
-    if isinstance(data, dict):
-        for key in ("train", "holdout"):
-            if isinstance(data.get(key), str):
-                data[key] = os.path.normpath(folder / data[key])
+    if not isinstance(data, dict):
+        return values
+    for key in ("train", "holdout"):
+        if isinstance(data.get(key), str):
+            data[key] = _located(folder, data[key])
+    if isinstance(data.get("train"), list):
+        data["train"] = [
+            {**part, "path": _located(folder, part["path"])}
+            if isinstance(part, dict) and isinstance(part.get("path"), str)
+            else (_located(folder, part) if isinstance(part, str) else part)
+            for part in data["train"]
+        ]
     return values
+
+
+def _located(folder: Path, source: str) -> str:
+    return source if source.startswith("hub:") else os.path.normpath(folder / source)
 
 
 def _summary(version: Version) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Data sets: reading rows of any format, the hold-out, and what the model is shown."""
 
 from adapterhub.data.dataset import DataSet, read_examples
+from adapterhub.data.mixture import Mixture, mix
 from adapterhub.data.prompt import (
     as_messages,
     choose_format,
@@ -14,10 +15,12 @@ from adapterhub.data.split import split_holdout
 
 __all__ = [
     "DataSet",
+    "Mixture",
     "as_messages",
     "choose_format",
     "encode",
     "encode_prompt",
+    "mix",
     "read_examples",
     "render",
     "render_turns",

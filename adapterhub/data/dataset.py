@@ -1,32 +1,35 @@
-"""Reading a data set: JSON lines or a JSON list, in any format that a plugin knows."""
+"""Reading a data set: rows of any container, in any format that a plugin knows."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from adapterhub import protocols, specs
+from adapterhub.data.containers import Row, read_rows
+from adapterhub.data.hub import fetch_files, is_hub
+from adapterhub.data.store import keep
 from adapterhub.errors import AdzError, usage_error
+from adapterhub.manifest import canonical_json
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example
-
-Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands (`train.jsonl line 3`), and the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A file's examples in its order.
+    """A source's examples in its order.
 
-    `sha256` is `sha256:hex` of the file's bytes; `file` is its base name, without a path.
+    `sha256` is `sha256:hex` of a file's bytes, and of the rows' canonical JSON where a source is
+    not one file; `file` is its base name, without a path, or the Hub's name with the commit.
     """
 
-    examples: list[Example]
+    examples: Sequence[Example]
     format: str
+    kind: specs.RowKind
     sha256: str
     rows: int
     file: str
@@ -42,86 +45,64 @@ def read_examples(
     *,
     columns: Mapping[str, str] | None = None,
 ) -> DataSet:
-    """Read `path`; the format is `format_name`, or the one that recognises the first row.
+    """Read `path`; the format is `format_name`, or the only one that recognises the first row.
 
-    `columns` says which of the file's columns stands for one of the format's:
-    `{"prompt": "question"}`. Raises AdzError with the file and the line of what is wrong.
+    path: a file, a folder of `datasets`, or `hub:owner/name`. columns: which of the source's
+    columns stands for one of the format's: `{"prompt": "question"}`. Raises AdzError with the
+    file and the line of what is wrong. More text than memory should hold is kept on disk.
     """
-    content = _read(path)
-    rows = [(where, _renamed(row, columns or {}, where)) for where, row in _rows(path, content)]
-    if not rows:
+    name, rows, digest = _open(path)
+    rows = ((where, _renamed(row, columns or {}, where)) for where, row in rows)
+    first = next(rows, None)
+    if first is None:
         raise AdzError(f"{path} is empty", "a data set needs at least one row")
-    name = _known(format_name) if format_name else _recognise(rows[0])
-    plugins = load_plugins()
-    layout: protocols.Format = plugins.load_implementation(plugins.get(specs.Format, name))()
-    examples = []
+    component = _known(format_name) if format_name else _recognise(first)
+    layout = cast("protocols.Format", load_plugins().load_implementation(component)())
+    examples = keep(_examples(chain([first], rows), layout, component.name))
+    return DataSet(examples, component.name, component.kind, digest.finish(), len(examples), name)
+
+
+class _Digest:
+    """Of a file's bytes, or of the rows as they pass where there is no one file."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._rows = hashlib.sha256()
+
+    def follow(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for where, row in rows:
+            self._rows.update(canonical_json(dict(row)) + b"\n")
+            yield where, row
+
+    def finish(self) -> str:
+        if self._file is None:
+            return f"sha256:{self._rows.hexdigest()}"
+        with self._file.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _open(path: Path) -> tuple[str, Iterator[Row], _Digest]:
+    """What a source is called, its rows and its digest, which is known when all were read."""
+    if is_hub(str(path)):
+        files = fetch_files(str(path))
+        digest = _Digest(None)
+        parts = chain.from_iterable(read_rows(file) for file in files.paths)
+        return files.name, digest.follow(parts), digest
+    rows = read_rows(path)
+    if path.is_file():
+        return path.name, rows, _Digest(path)
+    digest = _Digest(None)
+    return path.name, digest.follow(rows), digest
+
+
+def _examples(rows: Iterator[Row], layout: protocols.Format, name: str) -> Iterator[Example]:
     for where, row in rows:
         try:
-            examples.append(layout.example(row))
+            yield layout.example(row)
         except ValueError as error:
             raise AdzError(
                 f"{where}: {error}", f"read as {name}; --format reads it as another"
             ) from error
-    digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    return DataSet(examples, name, digest, len(rows), path.name)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise usage_error(f"there is no data file {path}") from None
-    except IsADirectoryError:
-        raise usage_error(f"{path} is a directory, not a data file") from None
-
-
-def _rows(path: Path, content: bytes) -> Iterator[Row]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        at = content.count(b"\n", 0, error.start) + 1
-        raise AdzError(f"{path} line {at} is not UTF-8", "save the file as UTF-8") from error
-    if text.lstrip().startswith("["):
-        yield from _list_rows(path, text)
-        return
-    # Not splitlines(): JSON text may hold U+2028 and the like, which are no line ends there.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            where = f"{path} line {number}"
-            yield where, _mapping(_parse(line, where), where)
-
-
-def _list_rows(path: Path, text: str) -> Iterator[Row]:
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise AdzError(f"{path} line {error.lineno} is not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:
-        raise AdzError(f"{path} is no data set: {error}") from error
-    for number, value in enumerate(values, 1):
-        where = f"{path} row {number}"
-        yield where, _mapping(value, where)
-
-
-def _parse(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise AdzError(
-            f"{where} is not JSON: {error.msg} at column {error.colno}",
-            "a data file has one JSON object a line",
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise AdzError(f"{where} is no row: {error}") from error
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise AdzError(
-            f"{where} is {json.dumps(value)[:40]}, not an object with columns",
-            'a row is such as {"prompt": "...", "completion": "..."}',
-        )
-    return value
 
 
 def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Mapping[str, Any]:
@@ -136,12 +117,12 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> 
     return kept | {ours: row[theirs] for ours, theirs in columns.items()}
 
 
-def _known(name: str) -> str:
+def _known(name: str) -> specs.Format:
     # `prompt-completion` is how people write it.
-    return load_plugins().get(specs.Format, name.replace("-", "_")).name
+    return load_plugins().get(specs.Format, name.replace("-", "_"))
 
 
-def _recognise(first: Row) -> str:
+def _recognise(first: Row) -> specs.Format:
     where, row = first
     plugins = load_plugins()
     formats = plugins.components(specs.Format)
@@ -151,7 +132,7 @@ def _recognise(first: Row) -> str:
         if cast("protocols.Format", plugins.load_implementation(component)()).matches(row)
     ]
     if len(found) == 1:
-        return found[0]
+        return formats[found[0]]
     if found:
         raise usage_error(
             f"{where} fits {len(found)} formats: {', '.join(sorted(found))}",

@@ -65,6 +65,11 @@ def _task(
 
 
 def _shuffled(path: Path, data_set: DataSet) -> list[Example]:
+    if data_set.kind != "supervised":
+        raise usage_error(
+            f"{path} has {data_set.format} rows, which have no answer to compare with",
+            "use prompts with completions, or chats",
+        )
     if not all(example.prompt or example.messages for example in data_set.examples):
         raise AdzError(
             f"{path} has rows without a prompt, which cannot be asked", "use prompts or chats"

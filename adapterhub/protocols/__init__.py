@@ -6,7 +6,7 @@ Nothing here imports torch; tensors and models appear in annotations only.
 from __future__ import annotations
 
 from adapterhub.protocols.convert import ConvertibleMethod, WeightUpdate
-from adapterhub.protocols.data import Example, Format, Metric
+from adapterhub.protocols.data import Example, Format, Metric, WritableFormat
 from adapterhub.protocols.merge import (
     Coordinates,
     Factors,
@@ -76,4 +76,5 @@ __all__ = [
     "Task",
     "TransferInterruptedError",
     "WeightUpdate",
+    "WritableFormat",
 ]

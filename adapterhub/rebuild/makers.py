@@ -83,9 +83,15 @@ def make_training(
     # A run of the same recipe may be waiting for --resume under its own name.
     values["name"] = check_name(f"{version.name[:56]}-rebuild")
     files = [_find_data(entry, values["data"], data, version) for entry in manifest.data]
-    values["data"]["train"] = files[0]
-    if len(files) > 1:
-        values["data"]["holdout"] = files[1]
+    sources = values["data"]["train"]
+    if isinstance(sources, list):
+        for source, file in zip(sources, files, strict=False):
+            source["path"] = file
+    else:
+        values["data"]["train"] = files[0]
+    trained_on = len(sources) if isinstance(sources, list) else 1
+    if len(files) > trained_on:
+        values["data"]["holdout"] = files[trained_on]
     plan = make_plan(_validated(TrainRecipe, values, version), registry)
     with _threads(manifest.environment.get(THREADS)):
         train(plan, cast("Registry", _Catch(out)), progress)
@@ -139,7 +145,9 @@ def _check_base(version: Version, registry: Registry) -> None:
 def _find_data(
     entry: Mapping[str, Any], recipe: Mapping[str, Any], given: Sequence[Path], version: Version
 ) -> Path:
-    recorded = [Path(str(recipe[key])) for key in ("train", "holdout")]
+    sources = recipe["train"] if isinstance(recipe["train"], list) else [recipe["train"]]
+    named = [source["path"] if isinstance(source, dict) else source for source in sources]
+    recorded = [Path(str(source)) for source in (*named, recipe["holdout"])]
     nearby = [Path(entry["file"]), *recorded]
     for path in (*given, *nearby):
         if path.is_file() and hash_file(path) == entry["sha256"]:

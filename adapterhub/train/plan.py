@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from adapterhub import specs
 from adapterhub.bases.choose import choose_base
 from adapterhub.bases.verify import verify_base
 from adapterhub.config import validate
-from adapterhub.data import DataSet, choose_format, read_examples, split_holdout
-from adapterhub.errors import AdzError, usage_error
+from adapterhub.data import DataSet, Mixture, choose_format, mix, read_examples
+from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseRecord, canonical_json, sha256_of
 from adapterhub.models import load_tokenizer
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example, Registry
 from adapterhub.reference import check_new_name
-from adapterhub.train.recipe import Choice, TrainRecipe
+from adapterhub.train.recipe import Choice, DataOptions, TrainRecipe
 
 DEFAULT_LR = 2e-4
 # Of 8 merges keep markedly less (docs/merge-quality.md), and of 16 nearly as much.
@@ -53,10 +54,19 @@ class Plan:
     objective: specs.Objective
     objective_options: BaseModel
     files: tuple[DataSet, ...]
-    train: list[Example]
-    holdout: list[Example]
+    mixture: Mixture
     prompt_format: Any
     lr_source: str
+
+    @property
+    def train(self) -> Sequence[Example]:
+        """What is learnt."""
+        return self.mixture.train
+
+    @property
+    def holdout(self) -> Sequence[Example]:
+        """What is held out."""
+        return self.mixture.holdout
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -96,23 +106,23 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
         else NoOptions()
     )
     objective_options = _options("objective", objective, recipe.objective)
-    name = check_new_name(recipe.name) if recipe.name is not None else _name_from(recipe.data.train)
+    name = check_new_name(recipe.name) if recipe.name is not None else _name_from(recipe.data)
     base = choose_base(registry, recipe.base)
     if name in {record.name for record in registry.bases()}:
         raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
     verify_base(base)
-    files, train, holdout = _read_data(recipe)
+    files, mixture = _read_data(recipe.data, objective)
     tokenizer = load_tokenizer(base)
     prompt_format = recipe.data.prompt_format
     if prompt_format == "auto":
-        prompt_format = choose_format(train, tokenizer)
+        prompt_format = choose_format(mixture.train, tokenizer)
     lr, lr_source = _learning_rate(recipe, method, method_options)
     resolved = recipe.model_copy(
         update={
             "name": name,
             "base": base.name,
-            "data": recipe.data.model_copy(
-                update={"format": files[0].format, "prompt_format": prompt_format}
+            "data": _resolved_data(recipe.data, files).model_copy(
+                update={"prompt_format": prompt_format}
             ),
             "method": _filled(method.name, method_options),
             "quantizer": _filled(quantizer.name, quantizer_options) if quantizer else None,
@@ -122,7 +132,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     )
     return Plan(
         resolved, name, base, tokenizer, method, method_options, quantizer, quantizer_options,
-        objective, objective_options, files, train, holdout, prompt_format, lr_source,
+        objective, objective_options, files, mixture, prompt_format, lr_source,
     )  # fmt: skip
 
 
@@ -158,23 +168,52 @@ def _filled(name: str, options: BaseModel) -> Choice:
     return Choice(name=name, **options.model_dump(mode="json"))
 
 
-def _name_from(path: Path) -> str:
+def _name_from(data: DataOptions) -> str:
+    if len(data.sources) > 1:
+        raise usage_error("no name can be made from several data sets", "give one with --name")
+    path = data.sources[0].path
     name = re.sub(r"[^a-z0-9._-]+", "-", path.name.split(".")[0].lower()).strip("._-")[:64]
     if not name:
         raise usage_error(f"no name can be made from {path.name!r}", "give one with --name")
     return check_new_name(name)
 
 
-def _read_data(recipe: TrainRecipe) -> tuple[tuple[DataSet, ...], list[Example], list[Example]]:
-    options = recipe.data
-    data = read_examples(options.train, options.format, columns=options.columns)
-    if isinstance(options.holdout, Path):
+def _read_data(
+    options: DataOptions, objective: specs.Objective
+) -> tuple[tuple[DataSet, ...], Mixture]:
+    files = [read_examples(s.path, s.format, columns=s.columns) for s in options.sources]
+    weights = [source.weight for source in options.sources]
+    if not isinstance(options.holdout, Path):
+        mixture = mix(files, weights, options.holdout)
+    else:
         held = read_examples(options.holdout, options.format, columns=options.columns)
-        return (data, held), data.examples, held.examples
-    train, holdout = split_holdout(data.examples, options.holdout)
-    if not train:
-        raise AdzError(f"{data.file} leaves no row to train on", "lower data.holdout")
-    return (data,), train, holdout
+        mixture = replace(mix(files, weights, 0.0), holdout=held.examples)
+        files.append(held)
+    for data in files:
+        _check_kind(data, objective)
+    return tuple(files), mixture
+
+
+def _resolved_data(options: DataOptions, files: Sequence[DataSet]) -> DataOptions:
+    """With the formats that were recognised: one for a single file, else one for each."""
+    if isinstance(options.train, Path):
+        return options.model_copy(update={"format": files[0].format})
+    named = tuple(
+        source.model_copy(update={"format": data.format})
+        for source, data in zip(options.sources, files, strict=False)
+    )
+    return options.model_copy(update={"train": named})
+
+
+def _check_kind(data: DataSet, objective: specs.Objective) -> None:
+    if data.kind in objective.kinds:
+        return
+    formats = load_plugins().components(specs.Format).values()
+    fits = ", ".join(sorted(f.name for f in formats if f.kind in objective.kinds))
+    raise usage_error(
+        f"the objective {objective.name} does not learn from {data.format} rows ({data.file})",
+        f"formats that it learns from: {fits}",
+    )
 
 
 def _learning_rate(

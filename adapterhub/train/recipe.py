@@ -31,11 +31,24 @@ class Choice(BaseModel):
         return dict(self.model_extra or {})
 
 
+class DataSource(_Options):
+    """One data set of a mixture."""
+
+    path: Path
+    weight: float | None = Field(default=None, gt=0)
+    """Its share of the rows that are trained on, relative to the others'; None: all rows."""
+    format: str | None = None
+    """The layout of its rows; None: `data.format`."""
+    columns: dict[str, str] | None = None
+    """As `data.columns`, which it replaces."""
+
+
 class DataOptions(_Options):
     """What is learnt, and what is held out."""
 
-    train: Path
-    """The data file; in a recipe file a relative path counts from the recipe's folder."""
+    train: Path | tuple[DataSource, ...]
+    """The data file, folder or `hub:owner/name`, or several with weights; in a recipe file a
+    relative path counts from the recipe's folder."""
     format: str | None = None
     """The layout of its rows; None: recognised from the first row."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -44,6 +57,30 @@ class DataOptions(_Options):
     """The share of prompts that is held out, or a file of its own."""
     prompt_format: Literal["plain", "chat", "auto"] = "auto"
     """What the model is shown; auto: chat for chats where the base has a template, else plain."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _are_sources(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            if not value:
+                raise ValueError("an empty list is no data")
+            return [{"path": part} if isinstance(part, str | Path) else part for part in value]
+        return value
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """What `train` names, with the format and columns that hold for each."""
+        if isinstance(self.train, Path):
+            return (DataSource(path=self.train, format=self.format, columns=self.columns),)
+        return tuple(
+            source.model_copy(
+                update={
+                    "format": source.format or self.format,
+                    "columns": self.columns if source.columns is None else source.columns,
+                }
+            )
+            for source in self.train
+        )
 
     @field_validator("holdout")
     @classmethod
@@ -98,6 +135,11 @@ class TrainRecipe(_Options):
     quantizer: Choice | None = None
     objective: Choice = Choice(name="sft")
     training: TrainingOptions = TrainingOptions()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _may_be_a_list(cls, value: Any) -> Any:
+        return {"train": value} if isinstance(value, list | tuple) else value
 
     @field_validator("method", "quantizer", "objective", mode="before")
     @classmethod

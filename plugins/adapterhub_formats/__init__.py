@@ -1,1 +1,1 @@
-"""Layouts of data rows: messages, alpaca, prompt_completion, text."""
+"""Layouts of data rows, one file each; chats.py and columns.py are what they have in common."""

@@ -13,22 +13,8 @@ from adapterhub.data import read_examples
 from adapterhub.errors import EXIT_USAGE, AdzError
 from adapterhub.protocols import Example
 
-TURN = (
-    {"role": "user", "content": "Say hello"},
-    {"role": "assistant", "content": "Hello"},
-)
-ROWS: dict[str, tuple[dict[str, Any], Example]] = {
-    "prompt_completion": (
-        {"prompt": "Q: a\nA:", "completion": " b\u2028c"},
-        Example(prompt="Q: a\nA:", completion=" b\u2028c"),
-    ),
-    "text": ({"text": "All of it."}, Example(completion="All of it.")),
-    "alpaca": (
-        {"instruction": "Say hello", "input": "", "output": "Hello"},
-        Example(messages=TURN),
-    ),
-    "messages": ({"messages": list(TURN)}, Example(messages=TURN)),
-}
+ROW = {"prompt": "Q: a\nA:", "completion": " b\u2028c"}
+EXAMPLE = Example(prompt="Q: a\nA:", completion=" b\u2028c")
 
 
 def write_lines(path: Path, rows: list[Any]) -> Path:
@@ -38,33 +24,16 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_each_format_is_recognised_and_read(name: str, tmp_path: Path) -> None:
-    row, example = ROWS[name]
-    path = write_lines(tmp_path / "train.jsonl", [row, row])
+def test_a_data_set_knows_its_file_its_digest_and_its_format(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "train.jsonl", [ROW, ROW])
     data = read_examples(path)
-    assert data.format == name
-    assert data.examples == [example, example]
+    assert data.examples == [EXAMPLE, EXAMPLE]
     assert data.record() == {
         "file": "train.jsonl",
         "sha256": "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest(),
         "rows": 2,
-        "format": name,
+        "format": "prompt_completion",
     }
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_a_json_list_reads_like_json_lines(name: str, tmp_path: Path) -> None:
-    row, example = ROWS[name]
-    path = tmp_path / "train.json"
-    path.write_text(json.dumps([row, row], indent=1))
-    assert read_examples(path).examples == [example, example]
-
-
-def test_alpaca_input_follows_the_instruction(tmp_path: Path) -> None:
-    row = {"instruction": "Translate", "input": "chat", "output": "cat"}
-    (example,) = read_examples(write_lines(tmp_path / "a.jsonl", [row])).examples
-    assert example.messages[0]["content"] == "Translate\n\nchat"
 
 
 def test_columns_name_what_stands_for_a_formats_column(tmp_path: Path) -> None:
@@ -98,9 +67,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
         ('{"text": "a"}\n{"text": null}\n', "line 2: the column 'text' is empty"),
         ("", "is empty"),
         ("\n \n", "is empty"),
-        ("[]", "is empty"),
-        ('[{"text": "a"},\n 3]', "row 2 is 3, not an object"),
-        ('[{"text": "a"},\n {]', "line 2 is not JSON"),
+        ('[{"text": "a"}]', 'line 1 is [{"text": "a"}], not an object'),
         (b'{"text": "a"}\n{"text": "\xe9"}', "line 2 is not UTF-8"),
         ('{"messages": [{"role": "user", "content": "a"}]}', "line 1: the last message is not"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', "no message before"),
