@@ -96,7 +96,15 @@ _OPTIONS = (
         "--restart/--no-restart",
         default=True,
         show_default=True,
-        help="Start an engine again that died.",
+        help="Start an engine again that died or hangs.",
+    ),
+    click.option(
+        "--stall-seconds",
+        type=click.FloatRange(0),
+        default=300.0,
+        show_default=True,
+        help="An engine hangs that finishes no step for so long while requests wait (vLLM only); "
+        "0: never.",
     ),
     click.option(
         "--log-format",
@@ -164,7 +172,7 @@ def serve_settings(
     as_they_are = (
         "host", "port", "api_key", "ssl_certfile", "ssl_keyfile", "max_rank", "max_resident",
         "max_context", "dtype", "data_parallel", "replicas", "drain_seconds", "restart",
-        "log_format",
+        "stall_seconds", "log_format",
     )  # fmt: skip
     return ServeSettings(
         base=base,

@@ -56,7 +56,8 @@ class ServeSettings:
 
     `keys` says whether a client needs a key: always, never, or (None) as soon as there is one;
     `own_key` opens the server for `adz` itself and ends with it. What is being answered has
-    `drain_seconds` to end when the server is stopped; `restart` is for an engine that died.
+    `drain_seconds` to end when the server is stopped; `restart` is for an engine that died, or
+    that finishes no step for `stall_seconds` (0: for ever) while requests wait.
     `requests_log` gets a line for each request, in `log_format`.
 
     The engine calls `ready` once, with the URL of its API, when it answers requests, and `status`
@@ -82,6 +83,7 @@ class ServeSettings:
     replica_engine: str | None = None
     drain_seconds: float = 30.0
     restart: bool = True
+    stall_seconds: float = 300.0
     requests_log: Path | None = None
     log_format: LogFormat = "text"
     own_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)

@@ -24,6 +24,9 @@ _PAGE = 1000
 WhyNot = Callable[[Version], str | None]
 """Why an engine does not serve a version, or None when it does."""
 
+Converts = Callable[[Version], bool]
+"""Whether an engine answers with the conversion of a version."""
+
 
 def why_not_servable(version: Version, base: BaseRecord) -> str | None:
     """Why no engine may answer with `version` over `base`; None when nothing speaks against it.
@@ -129,13 +132,17 @@ def _not_found(error: AdzError, base: BaseRecord, model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One line of `/v1/models`: a reference and the version it means now (None: the base)."""
+    """One line of `/v1/models`: a reference and the version it means now (None: the base).
+    converted: its conversion to LoRA answers, made at the first request."""
 
     id: str
     version: Version | None
+    converted: bool = False
 
 
-def list_models(registry: Registry, base: BaseRecord, why_not: WhyNot) -> list[ServedModel]:
+def list_models(
+    registry: Registry, base: BaseRecord, why_not: WhyNot, converts: Converts
+) -> list[ServedModel]:
     """The base and every reference that would be answered now.
 
     A name's highest version stands under the name, an older one as `name@3`, and each alias
@@ -150,7 +157,8 @@ def list_models(registry: Registry, base: BaseRecord, why_not: WhyNot) -> list[S
             continue
         if why_not(version) is None and _why_not_signed(registry, version) is None:
             newest = version.number == highest[version.name]
-            listed += [ServedModel(id, version) for id in _references(version, newest)]
+            converted = converts(version)
+            listed += [ServedModel(id, version, converted) for id in _references(version, newest)]
     return listed
 
 
@@ -161,14 +169,16 @@ class ModelList:
     def __init__(self) -> None:
         self._known: tuple[tuple[int, BaseRecord, Policy], list[ServedModel]] | None = None
 
-    def read(self, registry: Registry, base: BaseRecord, why_not: WhyNot) -> list[ServedModel]:
-        """What would be answered now. why_not: the same one each time."""
+    def read(
+        self, registry: Registry, base: BaseRecord, why_not: WhyNot, converts: Converts
+    ) -> list[ServedModel]:
+        """What would be answered now. why_not, converts: the same ones each time."""
         policy = load_policy()
         # Taken before the versions are read: what changes meanwhile is seen the next time.
         stamp = registry.revision(), base, policy
         # The files of the keys that a policy names may change without it.
         if self._known is None or self._known[0] != stamp or policy.signatures:
-            self._known = stamp, list_models(registry, base, why_not)
+            self._known = stamp, list_models(registry, base, why_not, converts)
         return self._known[1]
 
 

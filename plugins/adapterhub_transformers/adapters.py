@@ -14,6 +14,7 @@ from adapterhub.models import load_adapter, share_weights
 from adapterhub.protocols import Registry
 from adapterhub.serve.hold import Hold
 from adapterhub.serve.metrics import Residency
+from adapterhub.serve.removed import removed_digests
 from adapterhub_transformers.lane import ContinuousLane, Lane, StaticLane
 from adapterhub_transformers.mixed_lora import Columns, MixedLora, plain_factors
 from adapterhub_transformers.probe import linear_layers, why_not_continuous
@@ -56,6 +57,8 @@ class Adapters:
         self._residency = residency or Residency()
         self._resident: OrderedDict[str, Loaded] = OrderedDict()
         self._hold = Hold("transformers")
+        # The registry's revision in which nothing that is held was removed.
+        self._looked_at = -1
         self.stop_ids = stop_tokens(model, tokenizer)
         self.why_static = why_not_continuous(model, context)
         self._mixed: MixedLora | None = None
@@ -96,11 +99,28 @@ class Adapters:
             idle = next((digest for digest in self._resident if not in_use(digest)), None)
             if idle is None:
                 return False
-            evicted = self._resident.pop(idle)
-            self._residency.evicted(evicted.reference)
-            if evicted.columns is not None and self._mixed is not None:
-                self._mixed.remove(evicted.columns)
+            self._let_go(idle)
         return True
+
+    def let_go_of_removed(self, in_use: Callable[[str], bool]) -> None:
+        """Free what was removed from the registry and has no rows that run."""
+        revision = self._registry.revision()
+        if revision == self._looked_at:
+            return
+        held = [(_name_of(loaded), digest) for digest, loaded in self._resident.items()]
+        gone = removed_digests(self._registry, held)
+        for digest in gone:
+            if not in_use(digest):
+                self._let_go(digest)
+        self._hold.drop(gone)
+        if not any(map(in_use, gone)):
+            self._looked_at = revision
+
+    def _let_go(self, digest: str) -> None:
+        loaded = self._resident.pop(digest)
+        self._residency.evicted(loaded.reference)
+        if loaded.columns is not None and self._mixed is not None:
+            self._mixed.remove(loaded.columns)
 
     def _load(self, version: Version) -> Loaded:
         name = version.reference
@@ -118,6 +138,10 @@ class Adapters:
         if self.why_static is None and (model is self._model or _is_token_wise(model)):
             return ContinuousLane(model)
         return StaticLane(model, self._tokenizer, self.stop_ids)
+
+
+def _name_of(loaded: Loaded) -> str:
+    return loaded.reference.partition("@")[0]
 
 
 def _is_soft_prompt(model: Any) -> bool:

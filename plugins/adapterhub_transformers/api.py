@@ -164,9 +164,10 @@ async def _stream(
         put(index, None)
 
     choices = [ChoiceStream(reply, index) for index in range(len(jobs))]
+    seen = current_request()
     for index, job in enumerate(jobs):
         job.on_piece = partial(put, index)
-        _follow(job, current_request())
+        _follow(job, seen)
         job.done.add_done_callback(partial(end, index))
         service.worker.submit(job)
     try:
@@ -187,6 +188,7 @@ async def _stream(
         yield "data: [DONE]\n\n"
     # The status line is gone already, so an error is an event too.
     except Exception as error:
+        seen.broken = True
         yield _event(service.refusal(error).body())
     finally:
         for job in jobs:

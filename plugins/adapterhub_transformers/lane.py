@@ -87,6 +87,8 @@ class StaticLane:
 
     def step(self) -> None:
         """Answer all that wait."""
+        if not self._waiting:
+            return
         batch, self._waiting = self._waiting, []
         try:
             run_rows(self._model, [seat.row for seat in batch], self._tokenizer, self._stop_ids)

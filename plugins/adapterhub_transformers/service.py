@@ -85,11 +85,13 @@ class Service:
                 "parent": self.base.name if served.version else None,
                 "max_model_len": self.context,
                 "digest": served.version.digest if served.version else None,
+                "converted": served.converted,
             }
             for served in self._listed.read(
                 self.registry,
                 self.base,
                 lambda v: self.derived.why_not(v, self.base, self._why_not),
+                self.derived.converts,
             )
         ]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from threading import Condition, Thread
 from typing import Any
 
 from adapterhub.generate import Row, TokenScore
+from adapterhub.serve.removed import SWEEP_SECONDS
 from adapterhub_transformers.adapters import Adapters, Loaded
 from adapterhub_transformers.job import Job
 from adapterhub_transformers.lane import ContinuousLane, Lane, Seat
+
+_LOG = logging.getLogger("adapterhub.serve")
 
 LARGEST_BATCH = 16
 """Rows that run at once."""
@@ -29,6 +34,7 @@ class Worker:
         self._jobs: deque[Job] = deque()
         self._changed = Condition()
         self._stopped = False
+        self._sweep_at = 0.0
         self._thread = Thread(target=self._run, name="adapterhub-model", daemon=True)
         self._thread.start()
 
@@ -54,16 +60,29 @@ class Worker:
 
     def _run(self) -> None:
         while self._wait():
+            self._sweep()
             while (job := self._first()) and self._join(job):
                 pass
             for lane in self.adapters.lanes:
                 lane.step()
 
+    def _sweep(self) -> None:
+        """Let go of what was removed from the registry, now and then."""
+        now = time.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + SWEEP_SECONDS
+        try:
+            self.adapters.let_go_of_removed({seat.job.model for seat in self._seats()}.__contains__)
+        # Whatever it is, the requests that come must be answered.
+        except Exception:
+            _LOG.exception("looking for removed versions failed")
+
     def _wait(self) -> bool:
         """False when there is nothing left to do."""
         with self._changed:
             if not self._seats():
-                self._changed.wait_for(lambda: self._jobs or self._stopped)
+                self._changed.wait_for(lambda: self._jobs or self._stopped, SWEEP_SECONDS)
         return bool(self._seats()) or not self._stopped
 
     def _seats(self) -> Sequence[Seat]:

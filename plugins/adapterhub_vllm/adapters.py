@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import shutil
 import time
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from adapterhub.convert.source import may_convert
 from adapterhub.derived.served import Derived, tell_error
-from adapterhub.errors import EXIT_USAGE, AdzError
+from adapterhub.errors import AdzError
 from adapterhub.manifest import Version
 from adapterhub.plugins import open_registry
 from adapterhub.serve.errors import RequestError
@@ -30,6 +31,7 @@ from adapterhub.serve.hold import Hold
 from adapterhub.serve.metrics import Residency, ServedRequest, current_request
 from adapterhub.serve.models import ModelList, ServedModel
 from adapterhub.serve.preset import Presets
+from adapterhub.serve.removed import SWEEP_SECONDS, removed_digests
 from adapterhub.serve.sticky import ASKING
 from adapterhub.serve.unknown import UnknownNames
 from adapterhub.staging import home_staging, staging_folder
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 # How long a version that could not be loaded is refused without another try.
 _RETRY_SECONDS = 30.0
 _FAILURES_KEPT = 1024
-# How often it is looked whether what is in memory was removed from the registry.
-_SWEEP_SECONDS = 2.0
+# vLLM's own settings make it readable in its log.
+_LOG = logging.getLogger("vllm.adapterhub")
 
 T = TypeVar("T")
 
@@ -139,7 +141,7 @@ class Adapters:
             rank = self._settings.max_rank
             why_not = partial(why_not_vllm, base=base, max_rank=rank)
             as_served = partial(self._derived.why_not, base=base, why_not=why_not)
-            return self._listed.read(registry, base, as_served)
+            return self._listed.read(registry, base, as_served, self._derived.converts)
 
         return cast("list[ServedModel]", await self._in_thread(read))
 
@@ -214,21 +216,19 @@ class Adapters:
     async def _sweep(self) -> None:
         """Let go of what was removed from the registry."""
         while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            loaded = self.residents.versions()
-            for digest in await self._in_thread(self._removed, loaded):
+            await asyncio.sleep(SWEEP_SECONDS)
+            held = [(version.name, version.digest) for version in self.residents.versions()]
+            try:
+                gone = await self._in_thread(self._removed, held)
+            # Whatever it is, the next look may be better than none for ever.
+            except Exception:
+                _LOG.exception("looking for removed versions failed")
+                continue
+            for digest in gone:
                 self.residents.retire(digest)
 
-    def _removed(self, versions: list[Version]) -> list[str]:
-        gone = []
-        registry = self._open()
-        for version in versions:
-            try:
-                registry.resolve(f"{version.name}@{version.digest}")
-            except AdzError as error:
-                # A registry that is busy or damaged says nothing about the version.
-                if error.exit_code == EXIT_USAGE:
-                    gone.append(version.digest)
+    def _removed(self, held: list[tuple[str, str]]) -> list[str]:
+        gone = removed_digests(self._open(), held)
         self._hold.drop(gone)
         return gone
 

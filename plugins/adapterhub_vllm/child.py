@@ -23,6 +23,12 @@ _REFUSAL = re.compile(r"adz: .+")
 _USAGE = re.compile(r"\S+\.py: error: .+")
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b: .+")
 _REPLACED = re.compile(r"adapterhub replaced in .+")
+# Of vLLM's own checks, of allocators, and of the system, which kills whoever takes too much.
+_MEMORY = re.compile(
+    r"Available memory on node|[Oo]ut of memory|(can't|Cannot) allocate memory|MemoryError"
+    r"|[Nn]o available memory|available KV cache memory|killed by SIGKILL"
+)
+_KILLED = re.compile(r"Failed core proc\(s\): \{[^}]*: -9\b")
 _CONSEQUENCE = ("Engine core initialization failed", "WorkerProc initialization failed")
 # What a log line tells about how far the start is.
 _STAGES = (
@@ -57,13 +63,16 @@ class Child:
         """The exit code, None while it runs."""
         return self._process.poll()
 
-    def wait(self) -> int:
-        """Wait for its end."""
-        code = self._process.wait()
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for its end; whether it has ended."""
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
         # Its last line may have no end, and what others write there begins one.
         with contextlib.suppress(OSError), self.log.open("ab") as output:
             output.write(b"\n")
-        return code
+        return True
 
     def stage(self) -> str:
         """How far the start is, in a few words."""
@@ -113,7 +122,14 @@ def explain_end(log: str) -> str:
         for line in lines:
             if pattern.match(line) and not any(words in line for words in _CONSEQUENCE):
                 return line.removeprefix("adz: ")[:400]
+    if _KILLED.search(log):
+        return "its engine was killed by SIGKILL"
     return next((line[:400] for line in reversed(lines) if line), "it printed nothing")
+
+
+def lacks_memory(reason: str) -> bool:
+    """Whether a start failed, for this reason, because memory ran out."""
+    return _MEMORY.search(reason) is not None
 
 
 def _end_with_parent() -> None:

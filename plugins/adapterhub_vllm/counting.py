@@ -9,21 +9,22 @@ from typing import Any
 
 from adapterhub.errors import AdzError
 from adapterhub.serve.metrics import current_request
+from adapterhub.serve.pulse import Pulse
 from adapterhub_vllm.contract import vllm_release
 
 
-def install() -> None:
-    """Look at what vLLM's engine answers on its way to the client. Raises AdzError where vLLM is
-    not as we know it."""
+def install(pulse: Pulse) -> None:
+    """Look at what vLLM's engine answers on its way to the client, and tell `pulse` who waits for
+    it. Raises AdzError where vLLM is not as we know it."""
     from vllm.v1.engine.async_llm import AsyncLLM
 
     found = tuple(inspect.signature(AsyncLLM.generate).parameters)[:4]
     if found != ("self", "prompt", "sampling_params", "request_id"):
         raise AdzError(f"{vllm_release()} is not supported: AsyncLLM.generate takes {found}")
-    AsyncLLM.generate = _counted(AsyncLLM.generate)
+    AsyncLLM.generate = _counted(AsyncLLM.generate, pulse)
 
 
-def _counted(generate: Any) -> Any:
+def _counted(generate: Any, pulse: Pulse) -> Any:
     async def counted(
         self: Any, prompt: Any, sampling_params: Any, request_id: str, **options: Any
     ) -> AsyncIterator[Any]:
@@ -33,12 +34,16 @@ def _counted(generate: Any) -> Any:
         in_pieces = getattr(sampling_params.output_kind, "name", "") == "DELTA"
         written, output = 0, None
         try:
-            async for output in generate(self, prompt, sampling_params, request_id, **options):
+            answers = generate(self, prompt, sampling_params, request_id, **options)
+            async for output in _waited_for(answers, pulse):
                 tokens = sum(len(choice.token_ids) for choice in output.outputs)
                 written = written + tokens if in_pieces else tokens
                 if tokens and in_pieces:
                     request.note_first_token()
                 yield output
+        except Exception:
+            request.broken = True
+            raise
         finally:
             request.generated_tokens += written
             if output is not None:
@@ -48,3 +53,16 @@ def _counted(generate: Any) -> Any:
                     request.note_first_token(begun + latency if latency else None)
 
     return counted
+
+
+async def _waited_for(answers: AsyncIterator[Any], pulse: Pulse) -> AsyncIterator[Any]:
+    """The answers. Who reads slowly does not wait for the engine."""
+    while True:
+        pulse.enter()
+        try:
+            answer = await anext(answers)
+        except StopAsyncIteration:
+            return
+        finally:
+            pulse.leave()
+        yield answer

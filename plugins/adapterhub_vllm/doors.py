@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from adapterhub.serve.doors.middleware import Doors
+    from adapterhub.serve.pulse import Pulse
 
 AT_ONCE = 256
 """Requests in vLLM at once: it batches that many, and more would wait in its own queue, in
@@ -30,7 +31,7 @@ def check() -> None:
     check_accepts(entry.serve_http, ("app", "sock", "uvicorn_kwargs"))
 
 
-def install(settings: DoorSettings, adapters: Adapters) -> None:
+def install(settings: DoorSettings, adapters: Adapters, pulse: Pulse) -> None:
     """Every server that this process starts is behind the doors, and `adapters` answer in it."""
     from prometheus_client import REGISTRY
     from vllm.entrypoints.launchers.api_server import entry
@@ -61,7 +62,7 @@ def install(settings: DoorSettings, adapters: Adapters) -> None:
             with adapters.request():
                 await stack(scope, receive, send)
 
-        app.middleware_stack = doors = Doors(with_adapters, settings, metrics)
+        app.middleware_stack = doors = Doors(with_adapters, settings, metrics, pulse)
         end_after_drain(doors)
         return await serve_http(app, **options, http=PatientConnection)
 

@@ -19,8 +19,9 @@ from adapterhub.serve.lifecycle.ask import ask
 from adapterhub.serve.lifecycle.log import bounded, set_aside
 from adapterhub.serve.lifecycle.state import log_file
 from adapterhub.serve.lifecycle.supervise import Supervisor
+from adapterhub.serve.lifecycle.watchdog import Watchdog
 from adapterhub.serve.models import servable_versions
-from adapterhub_vllm.child import Child
+from adapterhub_vllm.child import Child, lacks_memory
 from adapterhub_vllm.contract import is_cpu_build, vllm_release
 from adapterhub_vllm.doors import AT_ONCE
 from adapterhub_vllm.launch import command_line, environment, room, served_dtype
@@ -29,6 +30,7 @@ from adapterhub_vllm.padding import padding_note
 from adapterhub_vllm.settings import ServerSettings
 
 _POLL_SECONDS = 0.2
+_LOOK_SECONDS = 5.0
 
 
 class VllmEngine:
@@ -40,9 +42,11 @@ class VllmEngine:
         check_free(settings.host, settings.port)
         registry = open_registry()
         base = registry.base(settings.base)
-        largest = largest_rank(registry, base)
-        max_rank = choose_rank(largest, settings.max_rank)
         on_cpu = is_cpu_build()
+        largest = largest_rank(registry, base)
+        # Kernels of GPUs compute what they pad.
+        merges = on_cpu and settings.derivations.merges > 0
+        max_rank = choose_rank(largest, settings.max_rank, merges=merges)
         dtype = served_dtype(settings.dtype, on_cpu=on_cpu)
         progress.note(padding_note(base, max_rank, largest, settings.max_resident, dtype))
         command = command_line(settings, base, max_rank, on_cpu=on_cpu)
@@ -54,6 +58,7 @@ class VllmEngine:
             doors,
             settings.data_parallel,
             settings.derivations,
+            settings.stall_seconds,
         )
         variables = environment(settings, server, settings.own_key, os.environ, on_cpu=on_cpu)
         log = log_file(settings.port)
@@ -86,7 +91,7 @@ class VllmProcess:
                 if self._child.exit_code() is not None:
                     # Somebody was quicker: that is a better reason than what vLLM says.
                     check_free(self._settings.host, self._settings.port)
-                    raise self._ended("did not start")
+                    raise self._failed_start()
                 models = self._models()
                 if models is not None:
                     break
@@ -103,8 +108,12 @@ class VllmProcess:
             self._progress.note(replaced)
 
     def wait(self) -> AdzError:
-        """Wait for its end, and say why it ended."""
-        self._child.wait()
+        """Wait until it ends or hangs, and say why."""
+        server = self._url.removesuffix("/v1")
+        watchdog = Watchdog(server, self._settings.stall_seconds)
+        while not self._child.wait(_LOOK_SECONDS):
+            if reason := watchdog.look():
+                return AdzError(f"vLLM hangs: {reason}", f"its log is {self._child.log}")
         return self._ended("ended")
 
     def _models(self) -> list[dict[str, Any]] | None:
@@ -118,18 +127,31 @@ class VllmProcess:
             return None
         return data
 
+    def _failed_start(self) -> AdzError:
+        error = self._ended("did not start")
+        if not lacks_memory(error.message):
+            return error
+        cache = "VLLM_CPU_KVCACHE_SPACE=1 (GiB)" if is_cpu_build() else "--gpu-memory-utilization"
+        return AdzError(
+            error.message,
+            f"it takes less memory with a smaller --max-context, --max-resident, --max-rank or "
+            f"{cache}; {error.hint}",
+        )
+
     def _ended(self, word: str) -> AdzError:
         return AdzError(f"vLLM {word}: {self._child.reason()}", f"its log is {self._child.log}")
 
 
-def choose_rank(largest: int, asked: int | None) -> int:
+def choose_rank(largest: int, asked: int | None, *, merges: bool) -> int:
     """The rank that vLLM pads every slot to: the smallest legal one that holds `asked`, or the
-    `largest` adapter."""
+    `largest` adapter; with `merges`, and where there is such a rank, two like it together."""
     if asked is not None:
         if not 1 <= asked <= LEGAL_RANKS[-1]:
             raise usage_error(f"--max-rank {asked}: vLLM takes 1 to {LEGAL_RANKS[-1]}")
         return smallest_legal_rank([asked])
-    return smallest_legal_rank([largest] if largest else [])
+    if not largest:
+        return smallest_legal_rank([])
+    return smallest_legal_rank([largest, 2 * largest] if merges else [largest])
 
 
 def largest_rank(registry: Registry, base: BaseRecord) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adapterhub.errors import AdzError
+from adapterhub.serve.pulse import Pulse
 from adapterhub_vllm.contract import vllm_release
 
 _registered = False
@@ -19,16 +20,19 @@ def register() -> None:
     settings = read_settings()
     if settings is None or _registered:
         return
-    from adapterhub_vllm import affinity, counting, doors, kernels, presets, serving
+    from adapterhub_vllm import affinity, counting, doors, heartbeat, kernels, presets, serving
+
+    pulse = Pulse(settings.stall_seconds)
 
     try:
         replaced = [kernels.install(), "the meaning of `model`", "the doors of the server"]
         doors.check()
         adapters = serving.install(settings)
         affinity.install(settings.data_parallel)
-        counting.install()
+        heartbeat.install(pulse)
+        counting.install(pulse)
         presets.install()
-        doors.install(settings.doors, adapters)
+        doors.install(settings.doors, adapters, pulse)
     except AdzError as error:
         raise SystemExit(f"adz: {error}") from error
     except ImportError as error:

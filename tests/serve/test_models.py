@@ -150,13 +150,14 @@ def test_every_servable_version_has_a_reference_in_the_list(
     def why_not(version: Any) -> str | None:
         return "no" if version.digest == hidden else None
 
-    listed = list_models(registry, tiny_base, why_not)
+    listed = list_models(registry, tiny_base, why_not, lambda version: version.number == 2)
     assert {entry.id: entry.version and entry.version.reference for entry in listed} == {
         "tiny": None,
         "sql@1": "sql@1",
         "sql@prod": "sql@1",
         "sql": "sql@2",
     }
+    assert [entry.id for entry in listed if entry.converted] == ["sql"]
 
 
 def test_the_list_is_read_anew_when_something_changed_and_only_then(
@@ -174,7 +175,8 @@ def test_the_list_is_read_anew_when_something_changed_and_only_then(
     monkeypatch.setattr(registry, "versions", count)
 
     def ids() -> list[str]:
-        return [model.id for model in listed.read(registry, tiny_base, lambda v: None)]
+        found = listed.read(registry, tiny_base, lambda v: None, lambda v: False)
+        return [model.id for model in found]
 
     assert ids() == ids() == ["tiny", "sql"]
     assert reads == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +14,13 @@ import openai
 import peft
 import pytest
 import torch
-import uvicorn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapterhub.cli.output import TerminalProgress
 from adapterhub.generate import Row
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import ServeSettings
-from adapterhub_transformers.engine import load_service, server_config
+
+from ..embedded_server import embedded_server
 
 METHODS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
 PROMPT = "The quick brown"
@@ -41,26 +39,9 @@ class Running:
         )
 
 
-def start(settings: ServeSettings) -> Iterator[tuple[str, Any]]:
-    service = load_service(settings, TerminalProgress())
-    config = server_config(service, settings)
-    config.port = 0
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}", service
-    server.should_exit = True
-    thread.join(20)
-    service.worker.stop()
-    assert not thread.is_alive()
-
-
 @pytest.fixture
 def running(tiny_base: Any, commit_adapter: Any) -> Iterator[Running]:
-    for url, service in start(ServeSettings("tiny", max_resident=2)):
+    with embedded_server(ServeSettings("tiny", max_resident=2)) as (url, service):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         yield Running(client, url, service, commit_adapter)
 
@@ -281,7 +262,7 @@ def test_a_client_that_goes_away_frees_the_worker(
 
 
 def test_every_route_asks_for_the_key(tiny_base: Any) -> None:
-    for url, _ in start(ServeSettings("tiny", api_key="secret")):
+    with embedded_server(ServeSettings("tiny", api_key="secret")) as (url, _):
         for path in ("/v1/models", "/metrics", "/docs", "/v1/load_lora_adapter"):
             assert httpx.get(url + path).status_code == 401
         assert httpx.get(f"{url}/health").status_code == 200

@@ -6,20 +6,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import uvicorn
 
-from adapterhub.cli.output import TerminalProgress
 from adapterhub.protocols import ServeSettings
 from adapterhub.serve.examples import example_requests
 from adapterhub.testing import write_tiny_base
-from adapterhub_transformers.engine import load_service, server_config
+
+from ..embedded_server import embedded_server
 
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
@@ -64,20 +62,8 @@ def client(tmp_path_factory: Any) -> Iterator[openai.OpenAI]:
         patch.setenv("ADZ_HOME", str(tmp_path_factory.mktemp("home")))
         load_plugins.cache_clear()
         assert main(["base", "add", "tiny", str(folder)]) == 0
-        settings = ServeSettings("tiny")
-        service = load_service(settings, TerminalProgress())
-        config = server_config(service, settings)
-        config.port = 0
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="no", max_retries=0)
-        server.should_exit = True
-        thread.join(20)
-        service.worker.stop()
+        with embedded_server(ServeSettings("tiny")) as (url, _):
+            yield openai.OpenAI(base_url=f"{url}/v1", api_key="no", max_retries=0)
     load_plugins.cache_clear()
 
 

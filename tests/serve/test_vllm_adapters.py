@@ -5,84 +5,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import pytest
 
 pytest.importorskip("vllm")
 
 from adapterhub.plugins import open_registry
-from adapterhub.protocols import ServeSettings
-from adapterhub.serve.doors.settings import door_settings
-from adapterhub.serve.errors import RequestError
-from adapterhub.serve.metrics import Residency
 from adapterhub_vllm import adapters as module
-from adapterhub_vllm.adapters import Adapters
-from adapterhub_vllm.settings import ServerSettings
 
-T = TypeVar("T")
-
-
-class Engine:
-    """Stands in for AsyncLLM: takes a while to load what it reads, and fails for the names that
-    it is told."""
-
-    def __init__(self) -> None:
-        self.added: list[Any] = []
-        self.removed: list[int] = []
-        self.failing: set[str] = set()
-
-    async def add_lora(self, request: Any) -> bool:
-        self.added.append(request)
-        files = {path.name for path in Path(request.lora_path).iterdir()}
-        assert {"adapter_model.safetensors", "adapter_config.json"} <= files
-        await asyncio.sleep(0.05)
-        if request.lora_name in self.failing:
-            raise RuntimeError("Call to add_lora method failed:\nValueError: no such module")
-        return True
-
-    async def remove_lora(self, number: int) -> bool:
-        self.removed.append(number)
-        return True
-
-
-class Server:
-    """The adapters over that engine, in an event loop."""
-
-    def __init__(self, room: int = 8) -> None:
-        self.engine = Engine()
-        doors = door_settings(ServeSettings("tiny"), 4)
-        self.adapters = Adapters(ServerSettings("tiny", 16, room, doors))
-        self.adapters.start(cast("Any", self.engine), Residency())
-
-    async def ask(self, model: object) -> Any:
-        with self.adapters.request():
-            return await self.adapters.request_for(model)
-
-    async def refused(self, model: object) -> RequestError:
-        with pytest.raises(RequestError) as raised:
-            await self.ask(model)
-        return raised.value
-
-    @property
-    def loaded(self) -> list[str]:
-        return [entry.lora_name for entry in self.engine.added]
-
-
-def run(work: Callable[[Server], Awaitable[T]], room: int = 8) -> T:
-    async def main() -> T:
-        server = Server(room)
-        try:
-            return await work(server)
-        finally:
-            assert server.adapters._sweeping
-            server.adapters._sweeping.cancel()
-
-    return asyncio.run(main())
+from .stand_in_vllm import Server, run
 
 
 def test_the_base_needs_no_entry(tiny_base: Any) -> None:
@@ -257,32 +192,6 @@ def test_more_versions_than_there_is_room_for_are_answered(
         assert len(ids - set(server.engine.removed)) == 2
 
     run(work, room=2)
-
-
-def test_a_removed_version_leaves_memory_and_its_lease_ends(
-    tiny_base: Any, commit_adapter: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_SWEEP_SECONDS", 0.01)
-    commit_adapter("sql")
-    commit_adapter("french", seed=1)
-    registry = open_registry()
-
-    async def work(server: Server) -> None:
-        with server.adapters.request():
-            entry = await server.adapters.request_for("sql")
-            assert entry is not None
-            await server.ask("french")
-            registry.remove("sql")
-            await asyncio.sleep(0.2)
-            # A request uses it.
-            assert server.engine.removed == []
-            assert (await server.refused("sql")).status is HTTPStatus.NOT_FOUND
-        await asyncio.sleep(0.2)
-        assert server.engine.removed == [entry.lora_int_id]
-        assert [v.reference for v in server.adapters.residents.versions()] == ["french@1"]
-        assert list(server.adapters._hold._versions) == [registry.resolve("french").digest]
-
-    run(work)
 
 
 def test_a_client_that_goes_away_does_not_stop_the_load(

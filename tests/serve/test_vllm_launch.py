@@ -18,7 +18,7 @@ from adapterhub.protocols import ServeSettings
 from adapterhub.serve.doors.keys import digest_of
 from adapterhub.serve.doors.settings import door_settings
 from adapterhub_vllm import machine
-from adapterhub_vllm.child import Child, explain_end
+from adapterhub_vllm.child import Child, explain_end, lacks_memory
 from adapterhub_vllm.launch import command_line, environment
 from adapterhub_vllm.settings import VARIABLE, ServerSettings, read_settings
 
@@ -174,10 +174,36 @@ def test_the_cache_is_a_bounded_share_of_memory() -> None:
             "ValueError: no memory left",
         ),
         ("ValueError: later\nadz: vllm 9 is not supported\n", "vllm 9 is not supported"),
+        (
+            "(APIServer pid=5) RuntimeError: Engine core initialization failed. See root cause "
+            "above. Failed core proc(s): {'EngineCore': -9}\n",
+            "its engine was killed by SIGKILL",
+        ),
     ],
 )
 def test_the_line_that_says_why_it_ended(log: str, reason: str) -> None:
     assert explain_end(log) == reason
+
+
+@pytest.mark.parametrize(
+    ("line", "lacks"),
+    [
+        # As vLLM 0.32, PyTorch and CUDA write it.
+        ("ValueError: Available memory on node 0 (16.95/23.54 GiB) on kv cache allocation is less "
+         "than requested memory for kv (1000.0 GiB).", True),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't "
+         "allocate memory: you tried to allocate 4 bytes. Error code 12", True),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", True),
+        ("ValueError: To serve at least one request with the model's max seq len (8192), 3 GiB KV "
+         "cache is needed, which is larger than the available KV cache memory (1 GiB).", True),
+        ("ValueError: No available memory for the cache blocks.", True),
+        ("OSError: [Errno 12] Cannot allocate memory", True),
+        ("its engine was killed by SIGKILL", True),
+        ("ValueError: unknown dtype", False),
+    ],
+)  # fmt: skip
+def test_a_start_without_memory_says_what_takes_less(line: str, lacks: bool) -> None:
+    assert lacks_memory(explain_end(line + "\n")) is lacks
 
 
 def run_child(code: str, log: Path) -> Child:
@@ -197,7 +223,7 @@ def wait_for(log: Path, words: str) -> str:
 def test_what_our_plugin_replaced_is_read_from_the_log(words: str | None, tmp_path: Path) -> None:
     line = f"(EngineCore pid=7) INFO 11-25 17:00:00 [general.py:39] {words}"
     child = run_child(f"print({line!r}); print('more')", tmp_path / "child.log")
-    child.wait()
+    assert child.wait(60)
     assert child.replaced() == words
 
 

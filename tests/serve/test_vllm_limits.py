@@ -34,7 +34,7 @@ def test_slots_are_for_the_largest_adapter_that_can_be_served(
     from adapterhub_vllm.engine import choose_rank, largest_rank
 
     registry = open_registry()
-    assert choose_rank(largest_rank(registry, tiny_base), None) == 16
+    assert choose_rank(largest_rank(registry, tiny_base), None, merges=False) == 16
     lora, ia3 = commit_adapter("lora"), commit_adapter("ia3", "ia3")
 
     def commit(version: Any, rank: int, **changes: Any) -> Any:
@@ -46,8 +46,8 @@ def test_slots_are_for_the_largest_adapter_that_can_be_served(
     # Too large, of a method that vLLM does not serve, and of nobody knows which base.
     commit(lora, LEGAL_RANKS[-1] + 1), commit(ia3, 100)
     commit(lora, 200, base=lora.manifest.base.model_copy(update={"status": "unknown"}))
-    assert choose_rank(largest_rank(registry, tiny_base), None) == 32
-    assert choose_rank(largest_rank(registry, tiny_base), 100) == 128
+    assert choose_rank(largest_rank(registry, tiny_base), None, merges=False) == 32
+    assert choose_rank(largest_rank(registry, tiny_base), 100, merges=False) == 128
 
 
 def test_the_legal_ranks_are_those_of_vllm() -> None:

@@ -33,6 +33,7 @@ from adapterhub.serve.doors.settings import DoorSettings
 from adapterhub.serve.doors.watch import Observed, Watch
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.metrics import Metrics, ServedRequest
+from adapterhub.serve.pulse import Pulse
 from adapterhub.serve.sticky import ASKING, sticky_key
 
 Scope = MutableMapping[str, Any]
@@ -43,13 +44,20 @@ _WRITTEN_ANEW = (b"content-length", b"transfer-encoding", b"x-request-id")
 
 
 class Doors:
-    """Stands before `app`, on one event loop."""
+    """Stands before `app`, on one event loop. pulse: of its engine, where that is watched."""
 
-    def __init__(self, app: App, settings: DoorSettings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        settings: DoorSettings,
+        metrics: Metrics | None = None,
+        pulse: Pulse | None = None,
+    ) -> None:
         limits = settings.limits
         if limits.at_once is None:
             raise ValueError("the engine did not say how much it answers at once")
         self._app = app
+        self._pulse = pulse
         self._max_tokens = limits.max_tokens
         self._per_minute = limits.requests_per_minute
         self._guarded = settings.keys is not False
@@ -126,8 +134,12 @@ class Doors:
             self._watch.end(request, refused, entered=entered)
 
     async def _answer_open(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`/health` is the engine's own; `/ready` is that of an engine which takes requests."""
-        if scope["path"] != "/ready":
+        """`/health` is the engine's own, where its steps end; `/ready` is that of an engine which
+        takes requests."""
+        if self._pulse is not None and self._pulse.stalled:
+            what = f"no step of the engine ended for {self._pulse.seconds:g} s"
+            await refuse(RequestError(HTTPStatus.SERVICE_UNAVAILABLE, what, None), receive, send)
+        elif scope["path"] != "/ready":
             await self._app(scope, receive, send)
         elif self._drain.refusal is not None:
             await refuse(self._drain.refusal, receive, send)
@@ -155,10 +167,10 @@ class Doors:
         if not key.opens_everything and not (asked.names and all(map(key.allows, asked.names))):
             raise no_model(asked.model)
         changed = self._max_tokens is not None and asked.bound_tokens(self._max_tokens, path)
-        for name in asked.names:
-            if seconds := self._adapter_rate.take(name, self._per_minute):
-                what = f"{name} answers {self._per_minute} requests a minute"
-                raise too_many(what, seconds, "adapter_rate")
+        name, seconds = self._adapter_rate.take_all(asked.names, self._per_minute)
+        if seconds:
+            what = f"{name} answers {self._per_minute} requests a minute"
+            raise too_many(what, seconds, "adapter_rate")
         # What was checked is what the engine reads, whatever it makes of a field that is there
         # twice.
         return json.dumps(asked.values).encode() if changed or not key.opens_everything else body

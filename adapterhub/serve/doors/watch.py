@@ -44,6 +44,8 @@ class Watch:
         seconds = time.monotonic() - request.begun
         if request.gone or not request.complete:
             request.status = CLIENT_GONE
+        elif request.broken and request.status < HTTPStatus.BAD_REQUEST:
+            request.status = HTTPStatus.INTERNAL_SERVER_ERROR
         reason = error.reason if error else ""
         if not error and HTTPStatus.BAD_REQUEST <= request.status != CLIENT_GONE:
             reason = refusal_reason(request.status)

@@ -20,7 +20,7 @@ class EngineProcess(Protocol):
         """Return when it answers; raise AdzError, with the reason, when it ended before."""
 
     def wait(self) -> AdzError:
-        """Wait for its end, and say why it ended."""
+        """Wait until it ends or hangs, and say why."""
 
     def drain(self, seconds: float) -> None:
         """Let it finish what it answers, nothing new, and end; return after so long anyway."""

@@ -22,7 +22,8 @@ class ServedRequest:
     where it was none; `version` what it meant: `sql@3`, or the base's name. Times are monotonic
     seconds, tokens are summed over all of its answers. `token_limit` is what the server allows a
     request that does not say how many tokens it wants, where there is a limit; `preset` is that
-    of the version; `headers`, in lower case, go with the answer."""
+    of the version; `headers`, in lower case, go with the answer; `broken`: the engine failed, which
+    the status of a stream that had begun does not say."""
 
     reference: str = ""
     key: str = ""
@@ -39,6 +40,7 @@ class ServedRequest:
     status: int = 0
     complete: bool = False
     gone: bool = False
+    broken: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
     def answered_by(self, version: str) -> None:

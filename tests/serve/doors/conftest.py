@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from adapterhub.protocols import Limits
 from adapterhub.serve.doors.connection import PatientConnection
 from adapterhub.serve.doors.middleware import Doors
 from adapterhub.serve.doors.settings import DoorSettings
+from adapterhub.serve.metrics import current_request
+from adapterhub.serve.pulse import Pulse
 
 
 @dataclass
@@ -70,6 +73,8 @@ class Stub:
                 await send({"type": "http.response.body", "body": text, "more_body": True})
                 await asyncio.sleep(asked.get("step", 0))
             gone.cancel()
+            # As an engine's plugin notes it: the status line is gone already.
+            current_request().broken = bool(asked.get("breaks"))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         await self._json(send, {**asked, "pad": "x" * asked.get("large", 0)})
@@ -107,6 +112,12 @@ Serve = Callable[..., Site]
 
 
 @pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(60) as threads:
+        yield threads
+
+
+@pytest.fixture
 def serve(home: Path) -> Iterator[Serve]:
     """Starts doors with these limits; `keys` and `digests` are those of `DoorSettings`."""
     running = []
@@ -116,12 +127,13 @@ def serve(home: Path) -> Iterator[Serve]:
         keys: bool | None = None,
         digests: tuple[str, ...] = (),
         requests_log: str | None = None,
+        pulse: Pulse | None = None,
         **limits: Any,
     ) -> Site:
         stub = Stub()
         given = Limits(**{"at_once": 4, **limits})
         settings = DoorSettings(digests, keys, given, requests_log=requests_log, log_format="json")
-        doors = Doors(stub, settings)
+        doors = Doors(stub, settings, pulse=pulse)
         config = uvicorn.Config(
             doors, port=0, log_level="warning", lifespan="off", http=PatientConnection
         )

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from adapterhub.serve.doors.keys import new_key
 from adapterhub.serve.metrics import exposition
+from adapterhub.serve.pulse import Pulse
 
 SECRET = "a prompt that nobody writes down"
 
@@ -96,3 +97,25 @@ def test_a_client_that_goes_away_is_not_counted_as_answered(serve: Any, log: Pat
         site.client.post("/v1/completions", json={"model": "sql", "hold": True}, timeout=0.3)
     assert lines(log, 1)[0]["status"] == 499
     assert figures(site, "requests_total") == {("", "499", ""): 1}
+
+
+def test_a_stream_that_breaks_is_counted_as_failed(serve: Any, log: Path) -> None:
+    site = serve(requests_log=str(log))
+    assert site.ask(stream=2, breaks=True).status_code == 200
+    assert [(line["status"], line["refusal"]) for line in lines(log, 1)] == [(500, "failed")]
+    assert figures(site, "requests_total") == {("", "500", ""): 1}
+
+
+def test_an_engine_whose_steps_do_not_end_is_not_well(serve: Any) -> None:
+    now = [0.0]
+    pulse = Pulse(60, lambda: now[0])
+    site = serve(pulse=pulse)
+    pulse.enter()
+    now[0] = 60.0
+    assert [site.get(path).status_code for path in ("/health", "/ready")] == [200, 200]
+    now[0] = 60.1
+    for path in ("/health", "/ready"):
+        answer = site.get(path)
+        assert (answer.status_code, "no step of the engine ended" in answer.text) == (503, True)
+    pulse.beat()
+    assert site.get("/health").status_code == 200

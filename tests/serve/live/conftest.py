@@ -50,6 +50,13 @@ def folders(real_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> di
         "few@2": {"r": 8, "lora_alpha": 16, "target_modules": few},
         "late@1": {"r": 8, "lora_alpha": 16, "target_modules": ["o_proj", "gate_proj"]},
         "high@1": {"r": 24, "lora_alpha": 24, "target_modules": few},
+        # Of rank 9, so that the server's 16 hold it; in few layers, so that it is soon converted.
+        "odd@1": {
+            "kind": "LoHa",
+            "r": 3,
+            "alpha": 3,
+            "target_modules": r".*layers\.[0-2]\.(self_attn\.q_proj|mlp\.down_proj)",
+        },
         "dora@1": {"r": 8, "lora_alpha": 16, "target_modules": few, "use_dora": True},
     }
     return {
@@ -86,6 +93,9 @@ def server(home: Path, real_base_dir: Path, folders: dict[str, Path]) -> Iterato
             "--json",
             "--max-resident",
             str(RESIDENT),
+            # Some tests need an adapter that is too large.
+            "--max-rank",
+            "16",
         ],
         env=environment,
         stdout=subprocess.PIPE,

@@ -127,19 +127,21 @@ async def _ask_all(url: str, questions: list[tuple[str, str]]) -> list[Asked]:
         return await asyncio.gather(*(ask(model, prompt) for model, prompt in questions))
 
 
-def write_adapter(base: Path, folder: Path, seed: int, **options: Any) -> Path:
-    """A LoRA adapter with random factors, large enough to change what the base writes."""
+def write_adapter(base: Path, folder: Path, seed: int, kind: str = "Lora", **options: Any) -> Path:
+    """An adapter with random factors, large enough to change what the base writes. kind: of
+    PEFT's configurations."""
+    import peft
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, LoraConfig(**options))
+    adapted: Any = peft.get_peft_model(model, getattr(peft, f"{kind}Config")(**options))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
-            if "lora_" in name:
-                parameter.copy_(0.03 * torch.randn_like(parameter))
+            for factor, size in (("lora_", 0.03), ("hada_", 0.3)):
+                if factor in name:
+                    parameter.copy_(size * torch.randn_like(parameter))
     adapted.save_pretrained(folder)
     (folder / "README.md").unlink()
     return folder
