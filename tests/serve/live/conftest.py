@@ -82,21 +82,10 @@ def server(home: Path, real_base_dir: Path, folders: dict[str, Path]) -> Iterato
         "ADZ_SERVE_API_KEY": KEY,
         "VLLM_CPU_KVCACHE_SPACE": "1",
     }
+    # Some tests need an adapter that is too large.
+    arguments = ("--port", str(port), "--json", "--max-resident", str(RESIDENT), "--max-rank", "16")
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "adapterhub.cli",
-            "serve",
-            "--port",
-            str(port),
-            "--json",
-            "--max-resident",
-            str(RESIDENT),
-            # Some tests need an adapter that is too large.
-            "--max-rank",
-            "16",
-        ],
+        [sys.executable, "-m", "adapterhub.cli", "serve", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
