@@ -140,8 +140,12 @@ class ServedModel:
     converted: bool = False
 
 
+def _converts_none(version: Version) -> bool:
+    return False
+
+
 def list_models(
-    registry: Registry, base: BaseRecord, why_not: WhyNot, converts: Converts
+    registry: Registry, base: BaseRecord, why_not: WhyNot, converts: Converts = _converts_none
 ) -> list[ServedModel]:
     """The base and every reference that would be answered now.
 

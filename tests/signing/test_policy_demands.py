@@ -245,8 +245,7 @@ def test_a_version_is_served_when_it_is_signed(
         return resolve_model(registry, tiny_base, "team/sql", lambda v: None)
 
     def listed() -> list[str]:
-        found = list_models(registry, tiny_base, lambda v: None, lambda v: False)
-        return [model.id for model in found]
+        return [model.id for model in list_models(registry, tiny_base, lambda v: None)]
 
     assert ask() == version
     demand()
