@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import operator as compare
 import re
+from typing import TYPE_CHECKING
 
 from adapterhub import __version__, specs
 from adapterhub.entry_points import OWN_DISTRIBUTION, EntryPoint
+
+if TYPE_CHECKING:
+    import pluggy
 
 # A merge rule is also a flag of `adz merge`, so it may not be called like one of its options.
 # A test compares this with the command.
@@ -112,6 +116,16 @@ def check_hooks(plugin: object) -> None:
             raise TypeError(
                 f"there is no hook {name}" + (f", did you mean {near[0]}?" if near else "")
             )
+
+
+def register(manager: pluggy.PluginManager, plugin: object, key: str) -> list[str]:
+    """Register a plugin; a line for each deprecated hook or argument that it uses."""
+    import warnings
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        manager.register(plugin, name=key)
+    return [" ".join(str(warning.message).split()) for warning in caught]
 
 
 def check_component(component: object, kind: type[specs.Component], hook: str) -> None:

@@ -8,66 +8,40 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+import time
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from adapterhub import plugin_checks, specs
+from adapterhub import plugin_checks, plugin_choice, specs
 from adapterhub.entry_points import GROUP, OWN_DISTRIBUTION, EntryPoint, find_entry_points
 from adapterhub.errors import AdzError, unknown_name, usage_error
+from adapterhub.plugin_cache import PluginCache
+from adapterhub.plugin_hooks import KINDS, Hooks
+from adapterhub.plugin_records import PluginRecord, Provided
 
 if TYPE_CHECKING:
-    import pluggy
-
     from adapterhub import protocols
-
-KINDS: dict[type[specs.Component], tuple[str, str]] = {
-    specs.Method: ("adapterhub_methods", "method"),
-    specs.Quantizer: ("adapterhub_quantizers", "quantizer"),
-    specs.Objective: ("adapterhub_objectives", "objective"),
-    specs.Format: ("adapterhub_formats", "format"),
-    specs.MergeRule: ("adapterhub_merge_rules", "merge rule"),
-    specs.MergeSpace: ("adapterhub_merge_spaces", "merge space"),
-    specs.Engine: ("adapterhub_engines", "engine"),
-    specs.Registry: ("adapterhub_registries", "registry"),
-    specs.Remote: ("adapterhub_remotes", "remote"),
-    specs.Metric: ("adapterhub_metrics", "metric"),
-    specs.Command: ("adapterhub_commands", "command"),
-}
-"""Each kind of component, its hook and the word for it in messages."""
 
 C = TypeVar("C", bound=specs.Component)
 
 
-@dataclass(slots=True)
-class PluginRecord:
-    """One entry point: where it came from and what became of it."""
-
-    name: str
-    module: str
-    distribution: str
-    version: str
-    status: Literal["loaded", "failed", "incompatible"] = "loaded"
-    problem: str = ""
-    components: dict[str, list[str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Provided:
-    """A component and the plugin that provides it."""
-
-    component: specs.Component
-    plugin: PluginRecord
-
-
 class Plugins:
-    """All plugins of this environment. A plugin's module is imported when it is first needed."""
+    """All plugins of this environment.
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    A plugin's module is imported when something of it is used; what it offers is remembered from
+    an earlier process. anew: import all of them now, whatever is remembered.
+    """
+
+    def __init__(self, report: Callable[[str], None], *, anew: bool = False) -> None:
         self._report = report
         self._entries = sorted(find_entry_points(GROUP), key=_own_first)
+        self._disabled = plugin_choice.why_disabled(self._entries)
+        self._hooks = Hooks()
+        self._cache = PluginCache()
+        self._anew = anew
         self._records: dict[EntryPoint, PluginRecord] = {}
         self._components: dict[EntryPoint, list[specs.Component]] = {}
 
@@ -75,7 +49,10 @@ class Plugins:
     def records(self) -> list[PluginRecord]:
         """What became of every entry point, ours first, in a stable order."""
         self._load(self._entries)
-        return [self._records[entry] for entry in self._entries]
+        records = [self._records[entry] for entry in self._entries]
+        for record in records:
+            record.shared = _shared(record, records)
+        return records
 
     def provided(self, kind: type[specs.Component]) -> list[Provided]:
         """Every component of a kind with its plugin, ours first, in a stable order."""
@@ -88,8 +65,8 @@ class Plugins:
         ]
 
     def commands(self) -> dict[str, specs.Command]:
-        """The commands that other distributions add. Our own stand in `adapterhub.cli`, so
-        none of our plugins is loaded for them."""
+        """The commands that other distributions add, by name; of those that share one the first.
+        Our own stand in `adapterhub.cli`, so none of our plugins is loaded for them."""
         foreign = [e for e in self._entries if e.distribution != OWN_DISTRIBUTION]
         self._load(foreign)
         found: dict[str, specs.Command] = {}
@@ -127,6 +104,17 @@ class Plugins:
             )
         return cast("C", found[0].component)
 
+    def name_of(self, component: specs.Component) -> str:
+        """What finds this component again: its name, or `distribution:name` where that means
+        another one or several."""
+        same = [p for p in self.provided(type(component)) if p.component.name == component.name]
+        first = same[0].plugin.distribution
+        plain = len(same) == 1 or first == OWN_DISTRIBUTION
+        if plain and same[0].component == component:
+            return component.name
+        owner = next(p.plugin.distribution for p in same if p.component == component)
+        return f"{owner}:{component.name}"
+
     def load_implementation(self, component: specs.Component) -> Any:
         """Import what `impl` names; a missing requirement says what to install."""
         missing = [m for m in component.requires if not is_installed(m)]
@@ -150,12 +138,16 @@ class Plugins:
         `after_` hook raises, the work is done and is kept: it costs a line on stderr.
         """
         self._load(self._entries)
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            values = [arguments[name] for name in implementation.argnames]
+        for entry in self._entries:
+            # What was only remembered is imported now.
+            if hook in self._records[entry].hooks and not self._hooks.was_asked(entry):
+                self._import_plugin(entry)
+        for plugin, names, function in self._hooks.listeners(hook):
+            values = [arguments[name] for name in names]
             try:
-                implementation.function(*values)
+                function(*values)
             except Exception as error:
-                refusal = _refusal(implementation.plugin_name, hook, error)
+                refusal = _refusal(plugin, hook, error)
                 if hook.startswith("adapterhub_before_"):
                     raise refusal from error
                 self._report(str(refusal))
@@ -170,72 +162,56 @@ class Plugins:
             if p.component in wanted
         }
 
-    @cached_property
-    def _manager(self) -> pluggy.PluginManager:
-        import pluggy
-
-        from adapterhub import hookspecs
-
-        manager = pluggy.PluginManager(hookspecs.PROJECT)
-        manager.add_hookspecs(hookspecs)
-        return manager
-
     def _load(self, entries: list[EntryPoint]) -> None:
         for entry in entries:
             if entry not in self._records:
                 self._load_one(entry)
+        self._cache.save()
 
     def _load_one(self, entry: EntryPoint) -> None:
         record = PluginRecord(entry.name, entry.value, entry.distribution, entry.version)
         self._records[entry] = record
-        key = f"{entry.distribution}:{entry.name}"
+        if entry.distribution in self._disabled:
+            record.status, record.problem = "disabled", self._disabled[entry.distribution]
+            return
         # A plugin is foreign code: whatever it raises here is its own problem only.
         try:
             reason = plugin_checks.incompatibility(entry)
-            if reason:
-                self._fail(record, reason, status="incompatible")
-                return
-            module = entry.load()
-            plugin_checks.check_hooks(module)
-            self._manager.register(module, name=key)
-            components = list(self._collect(key))
-        except (Exception, SystemExit) as error:
-            if self._manager.has_plugin(key):
-                self._manager.unregister(name=key)
-            self._fail(record, plugin_checks.one_line(error))
+        except Exception as error:
+            reason = plugin_checks.one_line(error)
+        if reason:
+            self._fail(record, reason, status="incompatible")
+            return
+        remembered = None if self._anew else self._cache.get(entry)
+        if remembered is not None:
+            record.hooks, components = remembered
+        elif (found := self._import_plugin(entry)) is not None:
+            components = found
+            self._cache.put(entry, record.hooks, components)
+        else:
             return
         self._components[entry] = components
         for component in components:
             word = KINDS[type(component)][1]
             record.components.setdefault(word, []).append(component.name)
-            self._report_duplicate(entry, component)
 
-    def _collect(self, key: str) -> Iterator[specs.Component]:
-        for kind, (hook, word) in KINDS.items():
-            seen: set[str] = set()
-            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-                if implementation.plugin_name != key:
-                    continue
-                for component in implementation.function():
-                    plugin_checks.check_component(component, kind, hook)
-                    if component.name in seen:
-                        raise ValueError(f"{hook} returns the {word} {component.name!r} twice")
-                    seen.add(component.name)
-                    yield component
+    def _import_plugin(self, entry: EntryPoint) -> list[specs.Component] | None:
+        """Import and ask the plugin's module; None, and a line, where it fails."""
+        record = self._records[entry]
 
-    def _report_duplicate(self, entry: EntryPoint, component: specs.Component) -> None:
-        for other in self._entries:
-            # Entries are loaded in order, so each pair is reported once.
-            if other == entry:
-                return
-            names = [c.name for c in self._components.get(other, ()) if type(c) is type(component)]
-            if component.name in names:
-                self._report(
-                    f"plugin {entry.name} ({entry.distribution} {entry.version}): the "
-                    f"{KINDS[type(component)][1]} {component.name!r} is also provided by "
-                    f"{other.distribution}; use {entry.distribution}:{component.name} for this one"
-                )
-                return
+        def warn(line: str) -> None:
+            record.problem = line
+            self._report(f"plugin {record.name} ({record.distribution} {record.version}): {line}")
+
+        begun = time.perf_counter()
+        try:
+            record.hooks, components = self._hooks.ask(entry, warn)
+        except (Exception, SystemExit) as error:
+            record.hooks = []
+            self._fail(record, plugin_checks.one_line(error))
+            return None
+        record.seconds = time.perf_counter() - begun
+        return components
 
     def _fail(
         self,
@@ -245,9 +221,10 @@ class Plugins:
     ) -> None:
         record.status = status
         record.problem = problem
-        self._report(
-            f"plugin {record.name} ({record.distribution} {record.version}) {status}: {problem}"
-        )
+        line = f"plugin {record.name} ({record.distribution} {record.version}) {status}: {problem}"
+        if os.environ.get("ADZ_STRICT_PLUGINS") == "1":
+            raise AdzError(line, "ADZ_STRICT_PLUGINS=1")
+        self._report(line)
 
     def _import(self, component: specs.Component, target: str) -> Any:
         module, _, attribute = target.partition(":")
@@ -269,6 +246,15 @@ def _own_first(entry: EntryPoint) -> tuple[bool, str, str]:
     return (entry.distribution != OWN_DISTRIBUTION, entry.distribution, entry.name)
 
 
+def _shared(record: PluginRecord, records: list[PluginRecord]) -> dict[str, list[str]]:
+    others = [r for r in records if r is not record]
+    found = {
+        word: [n for n in names if any(n in r.components.get(word, ()) for r in others)]
+        for word, names in record.components.items()
+    }
+    return {word: names for word, names in found.items() if names}
+
+
 def _refusal(plugin: str, hook: str, error: Exception) -> AdzError:
     if isinstance(error, AdzError):
         return error
@@ -287,8 +273,6 @@ def load_plugins() -> Plugins:
 
 def open_registry() -> protocols.Registry:
     """The registry that `ADZ_REGISTRY` names (`local` by default), below `ADZ_HOME`."""
-    import os
-
     from adapterhub.home import adz_home
 
     home = adz_home()

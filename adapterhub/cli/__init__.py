@@ -104,12 +104,14 @@ def _plugin_commands() -> dict[str, str]:
 
 
 def _load_plugin_command(name: str) -> click.Command | None:
-    if name not in _plugin_commands():
+    # `distribution:name` chooses among plugins that share a name.
+    if name.rpartition(":")[2] not in _plugin_commands():
         return None
+    from adapterhub import specs
     from adapterhub.plugins import load_plugins
 
     plugins = load_plugins()
-    component = plugins.commands()[name]
+    component = plugins.get(specs.Command, name)
     command: click.Command = plugins.load_implementation(component)
     return command
 

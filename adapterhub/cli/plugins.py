@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from adapterhub.cli.output import format_table, json_option, print_result
+
+if TYPE_CHECKING:
+    from adapterhub.plugin_records import PluginRecord
 
 
 @click.group(
@@ -22,15 +26,16 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from adapterhub.plugins import load_plugins
+    from adapterhub.plugins import Plugins
 
-    plugins = load_plugins()
-    rows = [
-        (r.name, f"{r.distribution} {r.version}", r.status, r.problem or _components(r.components))
-        for r in plugins.records
-    ]
-    text = format_table(("plugin", "from", "status", "components"), rows)
-    print_result([asdict(r) for r in plugins.records], text, as_json=as_json)
+    # What is remembered says neither what fails now nor what takes time.
+    complaints: list[str] = []
+    records = Plugins(complaints.append, anew=True).records
+    for complaint in complaints:
+        click.echo(f"adz: {complaint}", err=True)
+    rows = [_row(record) for record in records]
+    header = ("plugin", "from", "status", "ms", "hooks", "components")
+    print_result([asdict(r) for r in records], format_table(header, rows), as_json=as_json)
 
 
 @command.command(short_help="Write a new plugin, with its tests.")
@@ -59,5 +64,38 @@ def new(name: str, kinds: tuple[str, ...], out: Path | None, as_json: bool) -> N
     print_result({"folder": str(folder), "files": list(map(str, made))}, text, as_json=as_json)
 
 
-def _components(by_kind: dict[str, list[str]]) -> str:
-    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in by_kind.items() if names)
+@command.command(short_help="Load a plugin no more.")
+@click.argument("distribution")
+def disable(distribution: str) -> None:
+    """Load no plugin of DISTRIBUTION, until it is enabled. ADZ_PLUGINS wins over this."""
+    from adapterhub.entry_points import GROUP, find_entry_points
+    from adapterhub.plugin_choice import disable as write
+
+    click.echo(f"{write(distribution, find_entry_points(GROUP))} is disabled")
+
+
+@command.command(short_help="Load a plugin again.")
+@click.argument("distribution")
+def enable(distribution: str) -> None:
+    """Load the plugins of DISTRIBUTION again."""
+    from adapterhub.plugin_choice import enable as write
+
+    click.echo(f"{write(distribution)} is enabled")
+
+
+def _row(record: PluginRecord) -> tuple[object, ...]:
+    source = f"{record.distribution} {record.version}"
+    hooks = ", ".join(hook.removeprefix("adapterhub_") for hook in record.hooks)
+    milliseconds = round(record.seconds * 1000, 1)
+    said = "; ".join(filter(None, [record.problem, _components(record)]))
+    return record.name, source, record.status, milliseconds, hooks, said
+
+
+def _components(record: PluginRecord) -> str:
+    """By kind; a name that another plugin has too stands with its distribution."""
+    parts = []
+    for kind, names in record.components.items():
+        shared = record.shared.get(kind, ())
+        full = [f"{record.distribution}:{n}" if n in shared else n for n in names]
+        parts.append(f"{kind}: {', '.join(full)}")
+    return "; ".join(parts)

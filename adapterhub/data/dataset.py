@@ -59,7 +59,8 @@ def read_examples(
     component = _known(format_name) if format_name else _recognise(first)
     layout = cast("protocols.Format", load_plugins().load_implementation(component)())
     examples = keep(_examples(chain([first], rows), layout, component.name))
-    return DataSet(examples, component.name, component.kind, digest.finish(), len(examples), name)
+    known = load_plugins().name_of(component)
+    return DataSet(examples, known, component.kind, digest.finish(), len(examples), name)
 
 
 class _Digest:
@@ -119,7 +120,11 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> 
 
 def _known(name: str) -> specs.Format:
     # `prompt-completion` is how people write it.
-    return load_plugins().get(specs.Format, name.replace("-", "_"))
+    distribution, separator, short = name.rpartition(":")
+    plugins = load_plugins()
+    if short not in plugins.components(specs.Format):
+        short = short.replace("-", "_")
+    return plugins.get(specs.Format, f"{distribution}{separator}{short}")
 
 
 def _recognise(first: Row) -> specs.Format:

@@ -199,6 +199,11 @@ def _score(cell: _Cell, points: Sequence[float], metric: str, engine: str) -> Sc
 def _attest(registry: Registry, subjects: Sequence[Subject], scores: Sequence[Score]) -> None:
     beside = {score.task: score for score in scores if score.digest is None}
     versions = {subject.model: subject.version for subject in subjects}
+    plugins = load_plugins()
+    made_by = {
+        metric: plugins.versions_of(plugins.get(specs.Metric, metric))
+        for metric in {score.metric for score in scores}
+    }
     for (reference, task), score in {(s.reference, s.task): s for s in scores}.items():
         version, base = versions[reference], beside[task]
         if version is None:
@@ -214,6 +219,7 @@ def _attest(registry: Registry, subjects: Sequence[Subject], scores: Sequence[Sc
             "prompt_format": score.prompt_format,
             "max_tokens": score.max_tokens,
             "engine": score.engine,
+            "plugins": made_by[score.metric],
             "base": {"score": base.score, "shots": base.shots},
         }
         registry.attest(version, "evaluation", body)

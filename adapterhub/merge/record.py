@@ -54,8 +54,8 @@ def resolved_recipe(prepared: PreparedMerge) -> dict[str, Any]:
     choice = prepared.choice
     recipe = {
         "adapters": adapters,
-        "rule": choice.rule.name,
-        "space": choice.space.name,
+        "rule": _rule(prepared),
+        "space": load_plugins().name_of(choice.space),
         "weights": list(choice.weights),
         "rank": prepared.shapes.rank,
         "seed": prepared.recipe.seed,
@@ -92,4 +92,10 @@ def _parents(prepared: PreparedMerge) -> tuple[Parent, ...]:
 
 def _components(prepared: PreparedMerge) -> list[specs.Component]:
     # A peer's variant is no component of its own: the rule that names it is.
-    return [load_plugins().get(specs.MergeRule, prepared.choice.rule.name), prepared.choice.space]
+    return [load_plugins().get(specs.MergeRule, _rule(prepared)), prepared.choice.space]
+
+
+def _rule(prepared: PreparedMerge) -> str:
+    """The rule as it was asked for, where several plugins have one of its name."""
+    given = prepared.recipe.rule or ""
+    return given if ":" in given else prepared.choice.rule.name

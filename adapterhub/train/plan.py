@@ -124,9 +124,11 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
             "data": _resolved_data(recipe.data, files).model_copy(
                 update={"prompt_format": prompt_format}
             ),
-            "method": _filled(method.name, method_options),
-            "quantizer": _filled(quantizer.name, quantizer_options) if quantizer else None,
-            "objective": _filled(objective.name, objective_options),
+            "method": _filled(plugins.name_of(method), method_options),
+            "quantizer": _filled(plugins.name_of(quantizer), quantizer_options)
+            if quantizer
+            else None,
+            "objective": _filled(plugins.name_of(objective), objective_options),
             "training": recipe.training.model_copy(update={"lr": lr, "input_moments": moments}),
         }
     )

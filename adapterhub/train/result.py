@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
+from adapterhub import specs
 from adapterhub.environment import THREADS, environment
 from adapterhub.manifest import BaseLink, Manifest, Version
 from adapterhub.moments import INPUT_MOMENTS
+from adapterhub.plugins import load_plugins
 
 if TYPE_CHECKING:
-    from adapterhub import specs
     from adapterhub.protocols import Registry
     from adapterhub.train.plan import Plan
     from adapterhub.train.run import Run
@@ -78,12 +79,12 @@ def make_manifest(run: Run) -> Manifest:
             adapter[fact] = getattr(options, option)
     return Manifest(
         name=plan.name,
-        method=plan.method.name,
+        method=plan.recipe.method.name,
         storage=plan.method.storage,
         made_by="train",
         base=BaseLink(status="recorded", name=plan.base.name, digests=plan.base.digests),
-        quantizer=plan.quantizer.name if plan.quantizer else None,
-        objective=plan.objective.name,
+        quantizer=plan.recipe.quantizer.name if plan.recipe.quantizer else None,
+        objective=plan.recipe.objective.name,
         prompt_format=plan.prompt_format,
         adapter=adapter,
         recipe=plan.resolved,
@@ -98,4 +99,6 @@ def make_manifest(run: Run) -> Manifest:
 
 
 def _components(plan: Plan) -> list[specs.Component]:
-    return [plan.method, plan.objective, *([plan.quantizer] if plan.quantizer else [])]
+    formats = [load_plugins().get(specs.Format, data.format) for data in plan.files]
+    quantizers = [plan.quantizer] if plan.quantizer else []
+    return [plan.method, plan.objective, *quantizers, *formats]

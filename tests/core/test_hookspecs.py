@@ -10,7 +10,7 @@ import pluggy
 import pytest
 
 from adapterhub import AdzError, hookimpl, hookspecs, specs
-from adapterhub.plugins import KINDS
+from adapterhub.plugin_hooks import KINDS
 
 HOOKS = {n: f for n, f in vars(hookspecs).items() if n.startswith("adapterhub_")}
 

@@ -43,10 +43,17 @@ def check_contents(directory: Path, manifest: Manifest, base: BaseRecord | None)
 def _check_storage(manifest: Manifest) -> None:
     """A manifest from elsewhere may not say `own` of what PEFT and vLLM open: fewer rules would
     hold for it."""
-    method = load_plugins().components(specs.Method).get(manifest.method)
-    if method is not None and method.storage != manifest.storage:
+    distribution, _, name = manifest.method.rpartition(":")
+    known = {
+        provided.component.storage
+        for provided in load_plugins().provided(specs.Method)
+        if isinstance(provided.component, specs.Method)
+        and provided.component.name == name
+        and distribution in ("", provided.plugin.distribution)
+    }
+    if known and manifest.storage not in known:
         raise AdzError(
             f"the manifest is refused: it says that {manifest.method} is stored as "
-            f"{manifest.storage}, it is {method.storage}",
+            f"{manifest.storage}, it is {' or '.join(sorted(known))}",
             exit_code=EXIT_VERIFICATION,
         )
