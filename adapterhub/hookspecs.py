@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 PROJECT = "adapterhub"
 API_VERSION = 1
+"""Grows when a hook or an argument is added; docs/plugins.md says what is promised."""
+
+
+class HookDeprecationWarning(UserWarning):
+    """A hook or an argument that will be gone; the loader prints it as one line.
+
+    For `@hookspec(warn_on_impl=...)` and `warn_on_impl_args`. A UserWarning, because Python hides
+    DeprecationWarning from users.
+    """
+
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -32,6 +42,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def adapterhub_methods() -> Iterable[specs.Method]:  # type: ignore[empty-body]
     """Ways to adapt a base: `adz train --method NAME`.
+
+    Added in adapterhub 0.1 (hook API 1).
 
     Example:
 
@@ -46,6 +58,8 @@ def adapterhub_methods() -> Iterable[specs.Method]:  # type: ignore[empty-body]
 def adapterhub_quantizers() -> Iterable[specs.Quantizer]:  # type: ignore[empty-body]
     """Ways to hold the base while training: `adz train --quantizer NAME`.
 
+    Added in adapterhub 0.1 (hook API 1).
+
     Example:
 
         @hookimpl
@@ -59,6 +73,8 @@ def adapterhub_quantizers() -> Iterable[specs.Quantizer]:  # type: ignore[empty-
 def adapterhub_objectives() -> Iterable[specs.Objective]:  # type: ignore[empty-body]
     """What a run optimises: `adz train -o objective.name=NAME`.
 
+    Added in adapterhub 0.1 (hook API 1).
+
     Example:
 
         @hookimpl
@@ -71,6 +87,8 @@ def adapterhub_objectives() -> Iterable[specs.Objective]:  # type: ignore[empty-
 @hookspec
 def adapterhub_formats() -> Iterable[specs.Format]:  # type: ignore[empty-body]
     """Layouts of data rows: `adz train --format NAME`, or recognised from the columns.
+
+    Added in adapterhub 0.1 (hook API 1).
 
     Example:
 
@@ -87,6 +105,8 @@ def adapterhub_merge_rules() -> Iterable[specs.MergeRule]:  # type: ignore[empty
 
     A name that is also an option of `adz merge` is refused when the plugin is loaded.
 
+    Added in adapterhub 0.1 (hook API 1).
+
     Example:
 
         @hookimpl
@@ -99,6 +119,8 @@ def adapterhub_merge_rules() -> Iterable[specs.MergeRule]:  # type: ignore[empty
 @hookspec
 def adapterhub_merge_spaces() -> Iterable[specs.MergeSpace]:  # type: ignore[empty-body]
     """Coordinates in which a rule runs: `adz merge --space NAME`.
+
+    Added in adapterhub 0.1 (hook API 1).
 
     Example:
 
@@ -113,6 +135,8 @@ def adapterhub_merge_spaces() -> Iterable[specs.MergeSpace]:  # type: ignore[emp
 def adapterhub_engines() -> Iterable[specs.Engine]:  # type: ignore[empty-body]
     """What answers requests: `adz serve --engine NAME`.
 
+    Added in adapterhub 0.1 (hook API 1).
+
     Example:
 
         @hookimpl
@@ -125,6 +149,8 @@ def adapterhub_engines() -> Iterable[specs.Engine]:  # type: ignore[empty-body]
 @hookspec
 def adapterhub_registries() -> Iterable[specs.Registry]:  # type: ignore[empty-body]
     """Where adapters are kept; `ADZ_REGISTRY` chooses, `local` is the default.
+
+    Added in adapterhub 0.1 (hook API 1).
 
     Example:
 
@@ -139,6 +165,8 @@ def adapterhub_registries() -> Iterable[specs.Registry]:  # type: ignore[empty-b
 def adapterhub_remotes() -> Iterable[specs.Remote]:  # type: ignore[empty-body]
     """Where versions are pushed to and pulled from: `adz push sql --to SCHEME://...`.
 
+    Added in adapterhub 0.1 (hook API 1).
+
     Example:
 
         @hookimpl
@@ -151,6 +179,8 @@ def adapterhub_remotes() -> Iterable[specs.Remote]:  # type: ignore[empty-body]
 @hookspec
 def adapterhub_metrics() -> Iterable[specs.Metric]:  # type: ignore[empty-body]
     """Scores of an answer: `adz eval --metric NAME`.
+
+    Added in adapterhub 0.1 (hook API 1).
 
     Example:
 
@@ -165,6 +195,8 @@ def adapterhub_metrics() -> Iterable[specs.Metric]:  # type: ignore[empty-body]
 def adapterhub_commands() -> Iterable[specs.Command]:  # type: ignore[empty-body]
     """Commands of `adz`: `adz NAME`.
 
+    Added in adapterhub 0.1 (hook API 1).
+
     Example:
 
         @hookimpl
@@ -176,6 +208,8 @@ def adapterhub_commands() -> Iterable[specs.Command]:  # type: ignore[empty-body
 @hookspec
 def adapterhub_before_train(run: Any) -> None:
     """Called with the prepared `adapterhub.train.run.Run` before the first step; raise to refuse.
+
+    Added in adapterhub 0.1 (hook API 1).
 
     Example:
 
@@ -190,6 +224,8 @@ def adapterhub_before_train(run: Any) -> None:
 def adapterhub_after_train(run: Any, result: Mapping[str, Any]) -> None:
     """Called after the last step and before the commit, with the run's metrics.
 
+    Added in adapterhub 0.1 (hook API 1).
+
     Example:
 
         @hookimpl
@@ -201,6 +237,8 @@ def adapterhub_after_train(run: Any, result: Mapping[str, Any]) -> None:
 @hookspec
 def adapterhub_before_commit(manifest: Manifest) -> None:
     """Called before a version is stored, however it was made; raise to refuse.
+
+    Added in adapterhub 0.1 (hook API 1).
 
     Example:
 

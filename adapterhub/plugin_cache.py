@@ -6,15 +6,18 @@ package, its version or our own hooks changed. Hooks that fail are asked at each
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adapterhub import __version__, specs
-from adapterhub.entry_points import EntryPoint
+from adapterhub import __version__
+
+if TYPE_CHECKING:
+    from adapterhub import specs
+    from adapterhub.entry_points import EntryPoint
 
 # A package of more files is not remembered: to look at them takes as long as to import it.
 _MOST_FILES = 500
@@ -40,13 +43,32 @@ class PluginCache:
 
     def get(self, entry: EntryPoint) -> Remembered | None:
         """What the entry offered, if nothing changed since."""
-        known = self._entries.get(_key(entry))
-        if known is None or known.get("state") != _state_of(entry):
+        known = self._known(entry)
+        if known is None:
             return None
         try:
             return Remembered(known["hooks"], [_component(v) for v in known["components"]])
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
+
+    def command_summaries(self, entries: Iterable[EntryPoint]) -> dict[str, str] | None:
+        """The commands of these plugins, name -> summary; None where one is not remembered.
+
+        For `adz --help`, which has no time to make descriptors.
+        """
+        found: dict[str, str] = {}
+        for entry in entries:
+            known = self._known(entry)
+            if known is None:
+                return None
+            for values in known["components"]:
+                if values["class"] == "Command":
+                    found.setdefault(values["name"], values["summary"])
+        return found
+
+    def _known(self, entry: EntryPoint) -> Any:
+        known = self._entries.get(_key(entry))
+        return known if known and known.get("state") == _state_of(entry) else None
 
     def put(
         self, entry: EntryPoint, hooks: Sequence[str], components: Sequence[specs.Component]
@@ -85,12 +107,12 @@ class PluginCache:
 def _cache_file() -> str:
     # As platformdirs has it on Linux, without its import.
     folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    environment = hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]
-    return f"{folder}/adapterhub/plugins-{environment}.json"
+    return f"{folder}/adapterhub/plugins-{zlib.crc32(sys.prefix.encode()):08x}.json"
 
 
 def _key(entry: EntryPoint) -> str:
-    return "\0".join((entry.distribution, entry.version, entry.name, entry.value))
+    parts = (entry.distribution, entry.version, entry.name, entry.value, *entry.requires)
+    return "\0".join(parts)
 
 
 def _state_of(entry: EntryPoint) -> str | None:
@@ -131,10 +153,14 @@ def _component(values: dict[str, Any]) -> specs.Component:
     given: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     if given.get(_TUPLE_OF_VARIANTS):
         given[_TUPLE_OF_VARIANTS] = tuple(_variant(v) for v in given[_TUPLE_OF_VARIANTS])
+    from adapterhub import specs
+
     made: specs.Component = getattr(specs, given.pop("class"))(**given)
     return made
 
 
 def _variant(values: dict[str, Any]) -> specs.Variant:
+    from adapterhub import specs
+
     given: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     return specs.Variant(**given)

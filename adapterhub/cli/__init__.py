@@ -96,8 +96,17 @@ def _plugin_commands() -> dict[str, str]:
     from adapterhub.entry_points import GROUP, OWN_DISTRIBUTION, find_entry_points
 
     # Importing the descriptors and the loader costs 20 ms; most installations add no plugin.
-    if all(entry.distribution == OWN_DISTRIBUTION for entry in find_entry_points(GROUP)):
+    foreign = [e for e in find_entry_points(GROUP) if e.distribution != OWN_DISTRIBUTION]
+    if not foreign:
         return {}
+    from adapterhub.plugin_cache import PluginCache
+    from adapterhub.plugin_choice import why_disabled
+
+    disabled = why_disabled(foreign)
+    wanted = sorted(e for e in foreign if e.distribution not in disabled)
+    known = PluginCache().command_summaries(wanted)
+    if known is not None:
+        return known
     from adapterhub.plugins import load_plugins
 
     return {name: c.summary for name, c in load_plugins().commands().items()}

@@ -66,21 +66,25 @@ def new(name: str, kinds: tuple[str, ...], out: Path | None, as_json: bool) -> N
 
 @command.command(short_help="Load a plugin no more.")
 @click.argument("distribution")
-def disable(distribution: str) -> None:
+@json_option
+def disable(distribution: str, as_json: bool) -> None:
     """Load no plugin of DISTRIBUTION, until it is enabled. ADZ_PLUGINS wins over this."""
     from adapterhub.entry_points import GROUP, find_entry_points
     from adapterhub.plugin_choice import disable as write
 
-    click.echo(f"{write(distribution, find_entry_points(GROUP))} is disabled")
+    found = write(distribution, find_entry_points(GROUP))
+    print_result({"disabled": found}, f"{found} is disabled", as_json=as_json)
 
 
 @command.command(short_help="Load a plugin again.")
 @click.argument("distribution")
-def enable(distribution: str) -> None:
+@json_option
+def enable(distribution: str, as_json: bool) -> None:
     """Load the plugins of DISTRIBUTION again."""
     from adapterhub.plugin_choice import enable as write
 
-    click.echo(f"{write(distribution)} is enabled")
+    found = write(distribution)
+    print_result({"enabled": found}, f"{found} is enabled", as_json=as_json)
 
 
 def _row(record: PluginRecord) -> tuple[object, ...]:

@@ -96,9 +96,9 @@ def test_mistyped_option_is_one_line_with_the_nearest(adz):
 
 
 def test_usage_error_names_the_help(adz):
-    done = adz("plugins", "more")
+    done = adz("gc", "more")
     assert done.code == EXIT_USAGE
-    assert done.err == "adz: Got unexpected extra argument (more) (see 'adz plugins --help')\n"
+    assert done.err == "adz: Got unexpected extra argument (more) (see 'adz gc --help')\n"
 
 
 def test_no_command_shows_the_help(adz):

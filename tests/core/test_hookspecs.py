@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from types import ModuleType, SimpleNamespace
 
 import pluggy
 import pytest
 
-from adapterhub import AdzError, hookimpl, hookspecs, specs
+from adapterhub import AdzError, hookimpl, hookspecs, plugin_checks, specs
 from adapterhub.plugin_hooks import KINDS
 
 HOOKS = {n: f for n, f in vars(hookspecs).items() if n.startswith("adapterhub_")}
@@ -71,3 +72,29 @@ def test_example_of_before_commit_refuses():
     managed("adapterhub_before_commit")(manifest=SimpleNamespace(data=({"file": "a"},)))
     with pytest.raises(AdzError):
         managed("adapterhub_before_commit")(manifest=SimpleNamespace(data=()))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_says_since_when(hook):
+    text = inspect.getdoc(HOOKS[hook]) or ""
+    assert re.search(r"Added in adapterhub \d+\.\d+ \(hook API \d+\)\.", text)
+
+
+def test_a_deprecated_hook_works_and_is_one_line():
+    text = "adapterhub_old goes in 0.4: use adapterhub_metrics"
+    marked = hookspecs.hookspec(warn_on_impl=hookspecs.HookDeprecationWarning(text))
+
+    class Specs:
+        @marked
+        def adapterhub_old(self):
+            pass
+
+    class Plugin:
+        @hookimpl
+        def adapterhub_old(self):
+            return "still works"
+
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(Specs)
+    assert plugin_checks.register(manager, Plugin(), "old") == [text]
+    assert manager.hook.adapterhub_old() == ["still works"]

@@ -165,7 +165,7 @@ def test_our_plugins_load_and_import_nothing_heavy():
     code = """
         import sys
         from adapterhub.plugin_hooks import KINDS
-from adapterhub.plugins import load_plugins
+        from adapterhub.plugins import load_plugins
         plugins = load_plugins()
         for kind in KINDS:
             plugins.provided(kind)
