@@ -151,11 +151,15 @@ class Objective(Component):
     """What a run optimises. `impl` is a `protocols.Objective`.
 
     kinds: the kinds of rows that it learns from. generates: it learns from answers of its own,
-    so that those of the rows, if any, are what its rewards compare with.
+    so that those of the rows, if any, are what its rewards compare with. likelihood: how likely
+    the held-out answers are says something about it. unavailable: why it cannot be had and what
+    to use instead, for a name that people look for.
     """
 
     kinds: tuple[RowKind, ...] = ("supervised",)
     generates: bool = False
+    likelihood: bool = True
+    unavailable: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

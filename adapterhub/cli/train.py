@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     help="The data: a file, a folder of datasets, or hub:owner/name.",
 )
 @click.option("--name", help="The adapter's name; made from the data file's when not given.")
+@click.option(
+    "--objective", help="What is optimised: sft (default), dpo, kto, orpo, reward, grpo, rloo."
+)
 @click.option("--quantizer", help="How the base is held: nf4 (QLoRA), int8.")
 @click.option("--format", "format_name", help="The rows' format; recognised when not given.")
 @click.option(
@@ -49,6 +52,7 @@ def command(
     base: str | None,
     data: Path | None,
     name: str | None,
+    objective: str | None,
     quantizer: str | None,
     format_name: str | None,
     input_moments: int | None,
@@ -71,6 +75,7 @@ def command(
         "base": base,
         "data.train": data,
         "name": name,
+        "objective.name": objective,
         "quantizer.name": quantizer,
         "data.format": format_name,
         "training.input_moments": input_moments,

@@ -53,7 +53,11 @@ def check_data(
 def objectives_for(kind: specs.RowKind) -> list[str]:
     """The names of the objectives that learn from such rows."""
     known = load_plugins().components(specs.Objective)
-    return sorted(name for name, objective in known.items() if kind in objective.kinds)
+    return sorted(
+        name
+        for name, objective in known.items()
+        if kind in objective.kinds and not objective.unavailable
+    )
 
 
 def _repeated(data: DataSet) -> tuple[int, int]:

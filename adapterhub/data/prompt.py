@@ -7,6 +7,7 @@ The prompt and the completion are tokenised apart, because at inference the prom
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from adapterhub.errors import AdzError
@@ -41,7 +42,9 @@ def render(
         lines = [message["content"] for message in example.messages]
         return "".join(line + "\n" for line in lines[:-1]), lines[-1]
     messages = as_messages(example)
-    prompt = _template(tokenizer, messages[:-1], answer=True, instead=chat_template)
+    prompt = _template(
+        tokenizer, messages[:-1], answer=True, instead=chat_template, tools=example.tools
+    )
     return prompt, messages[-1]["content"].strip()
 
 
@@ -90,10 +93,29 @@ def encode_prompt(text: str, tokenizer: Any, prompt_format: PromptFormat) -> lis
 def encode(
     example: Example, tokenizer: Any, prompt_format: PromptFormat, stop: int
 ) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt and of the completion, which ends with `stop`."""
+    """Token ids of the prompt and of the completion, which ends with `stop`.
+
+    In chat the completion is what the template writes of an answer, tool calls and all, up to
+    the stop token.
+    """
     prompt, completion = render(example, tokenizer, prompt_format)
+    if prompt_format == "chat":
+        completion = _written(example, tokenizer, prompt, stop)
     ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
     return encode_prompt(prompt, tokenizer, prompt_format), [*ids, stop]
+
+
+def encode_rejected(
+    example: Example, tokenizer: Any, prompt_format: PromptFormat, stop: int
+) -> list[int]:
+    """Token ids of the worse answer of a preference pair, which ends with `stop` too."""
+    worse = example.rejected or ""
+    if example.messages:
+        last = {"role": "assistant", "content": worse}
+        example = replace(example, messages=(*example.messages[:-1], last))
+    else:
+        example = replace(example, completion=worse)
+    return encode(example, tokenizer, prompt_format, stop)[1]
 
 
 def render_turns(
@@ -113,6 +135,31 @@ def render_turns(
     return _template(tokenizer, turns, answer=True, instead=chat_template, tools=tools)
 
 
+def _check_tools(
+    template: str, turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> None:
+    """A template that knows no tools leaves them out in silence, and calls become empty."""
+    calls = any(turn.get("tool_calls") for turn in turns)
+    for word, there in (("tools", bool(tools)), ("tool_calls", calls)):
+        if there and word not in template:
+            raise AdzError(f"the chat template shows no {word}", "leave such rows out")
+
+
+def _written(example: Example, tokenizer: Any, prompt: str, stop: int) -> str:
+    *before, answer = as_messages(example)
+    content = answer["content"].strip()
+    whole = _template(
+        tokenizer, [*before, {**answer, "content": content}], answer=False, tools=example.tools
+    )
+    if whole.startswith(prompt):
+        written, found, _ = whole[len(prompt) :].rpartition(tokenizer.convert_ids_to_tokens(stop))
+        if found:
+            return written
+    if answer.get("tool_calls"):
+        raise AdzError("the chat template writes a tool call in a way that is not understood")
+    return content
+
+
 def _template(
     tokenizer: Any,
     messages: Sequence[Mapping[str, Any]],
@@ -124,6 +171,7 @@ def _template(
     if not (instead or tokenizer.chat_template):
         raise AdzError("the base's tokenizer has no chat template", "use prompt_format plain")
     turns = [dict(message) for message in messages]
+    _check_tools(str(instead or tokenizer.chat_template), turns, tools)
     try:
         text: str = tokenizer.apply_chat_template(
             turns,

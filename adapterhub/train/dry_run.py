@@ -43,7 +43,6 @@ class DryRun:
                 f"lr        {self.values['recipe']['training']['lr']:g} ({self.values['lr']})",
                 f"adapter   {adapter['parameters']:,} trainable of {total:,} parameters",
                 f"targets   {targets}",
-                "the loss sees (all but [...]):",
                 self.values["preview"],
             )
         )
@@ -70,7 +69,7 @@ def preview_run(plan: Plan) -> DryRun:
                 "steps": plan.steps(len(train_rows)),
             },
             "adapter": _adapter(plan),
-            "preview": gates.preview(train_rows[0], plan.tokenizer),
+            "preview": gates.announce(plan.objective, train_rows[0], plan.tokenizer),
         }
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from adapterhub import specs
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
 from adapterhub.train.loss import completion_loss, evaluating
 from adapterhub.train.rows import IGNORED, Batch, Collator, Row, Rows
@@ -125,6 +126,13 @@ def preview(row: Row, tokenizer: Any, marked: tuple[str, str] = ("[", "]")) -> s
     prompt, completion = tokenizer.decode(row.ids[:scored]), tokenizer.decode(row.ids[scored:])
     opening, closing = marked
     return f"{opening}{prompt}{closing}{completion}" if prompt else str(completion)
+
+
+def announce(objective: specs.Objective, row: Row, tokenizer: Any) -> str:
+    """What is said of the first row before training: what is scored, or what is asked."""
+    if objective.generates:
+        return f"the model is asked: {tokenizer.decode(row.ids[: row.start])}"
+    return f"the loss sees (all but [...]): {preview(row, tokenizer)}"
 
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -27,6 +27,32 @@ def completion_loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor,
         tree = plant(batch, share=not (model.training and has_dropout(model)))
         (loss,) = tree_losses(model, (tree,))
         return loss, torch.tensor(len(tree.targets), device=loss.device)
+    losses, scored = _token_losses(model, batch)
+    return losses.sum(), scored.sum()
+
+
+def answer_log_probs(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """How likely each row's scored tokens are together: (rows,) float32 nats, with a gradient."""
+    losses, scored = _token_losses(model, batch)
+    sums = torch.zeros(len(scored), device=losses.device)
+    return sums.index_add(0, scored.nonzero()[:, 0], -losses)
+
+
+def last_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """The logits after each row's last token: (rows, vocabulary) float32, with a gradient."""
+    lengths = batch["attention_mask"].sum(dim=1)
+    rows = torch.arange(len(lengths), device=lengths.device)
+    width = batch["input_ids"].shape[1]
+    with _only_scored(model, lambda hidden: hidden[:, -width:][rows, lengths - 1]):
+        output = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        )
+    logits: torch.Tensor = output.logits.float()
+    return logits
+
+
+def _token_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nats of each scored token, row by row, and where they are: (rows, length - 1) bool."""
     targets = batch["labels"][:, 1:]
     scored = targets != IGNORED
 
@@ -38,8 +64,7 @@ def completion_loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor,
         output = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         )
-    loss = cross_entropy(output.logits.float(), targets[scored], reduction="sum")
-    return loss, scored.sum()
+    return cross_entropy(output.logits.float(), targets[scored], reduction="none"), scored
 
 
 def tree_losses(model: torch.nn.Module, trees: Sequence[TokenTree]) -> list[torch.Tensor]:

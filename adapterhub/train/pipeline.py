@@ -97,14 +97,14 @@ def prepare(plan: Plan, directory: Path, progress: protocols.Progress) -> tuple[
             f"{train_rows.skipped} of {len(plan.train)} rows are longer than "
             f"{plan.recipe.training.max_length} tokens and are left out"
         )
-    progress.note(f"the loss sees (all but [...]): {gates.preview(train_rows[0], plan.tokenizer)}")
+    progress.note(gates.announce(plan.objective, train_rows[0], plan.tokenizer))
     # The seed comes before the adapter: its first weights are random.
     torch.manual_seed(plan.recipe.training.seed)
     model = _load(plan, quantized=True)
     batch_size = plan.recipe.training.batch_size
     base_logits = gates.probe(model, train_rows, collate)
     facts: dict[str, Any] = {}
-    if len(holdout_rows):
+    if len(holdout_rows) and plan.objective.likelihood:
         facts["holdout_loss_base"] = mean_loss(model, holdout_rows, collate, batch_size)
     method = cast("protocols.Method", load_plugins().load_implementation(plan.method)())
     model = method.attach(model, plan.method_options, prepared=plan.quantizer is not None)
@@ -150,11 +150,12 @@ def _take_steps(run: Run, progress: protocols.Progress, checkpoint: Path | None)
         seconds=round(seconds, 2),
         tokens_per_second=round(trainer.seen_tokens / seconds, 1),
         resumed=checkpoint is not None,
+        **trainer.held_out(),
     )
 
 
 def _score_after(run: Run) -> None:
-    if len(run.holdout_rows):
+    if "holdout_loss_base" in run.facts:
         run.facts["holdout_loss"] = _holdout_loss(run, run.model)
 
 
@@ -174,7 +175,7 @@ def _check_after(
     gates.check_reload(adapted, gates.probe(fresh, run.train_rows, run.collate))
     if run.plan.quantizer is not None:
         # It is served over the base itself, which its gradients never saw.
-        if len(run.holdout_rows):
+        if "holdout_loss" in run.facts:
             served = method.load(_load(run.plan, quantized=False), payload)
             run.facts["holdout_loss_served"] = _holdout_loss(run, served)
     elif run.plan.method.mergeable:
@@ -191,6 +192,8 @@ def describe(facts: Mapping[str, Any]) -> str:
         parts.append(
             f"held-out loss {facts['holdout_loss']:.3f} (base {facts['holdout_loss_base']:.3f})"
         )
+    if "holdout_accuracy" in facts:
+        parts.append(f"held-out pairs told apart {100 * facts['holdout_accuracy']:.1f} %")
     if "holdout_loss_served" in facts:
         parts.append(f"over the base as it is served {facts['holdout_loss_served']:.3f}")
     parts.append(f"{facts['steps']} steps, {facts['tokens_per_second']:.0f} tokens/s")

@@ -87,7 +87,9 @@ class Plan:
         training = self.recipe.training
         if training.max_steps:
             return training.max_steps
-        batches = math.ceil(rows / training.batch_size)
+        # What generates learns from several answers to each row.
+        answers = getattr(self.objective_options, "generations", 1)
+        batches = math.ceil(rows * answers / training.batch_size)
         return math.ceil(math.ceil(batches / training.accumulation) * training.epochs)
 
 
@@ -97,6 +99,8 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     method = plugins.get(specs.Method, recipe.method.name)
     quantizer = plugins.get(specs.Quantizer, recipe.quantizer.name) if recipe.quantizer else None
     objective = plugins.get(specs.Objective, recipe.objective.name)
+    if objective.unavailable:
+        raise usage_error(f"there is no objective {objective.name}", objective.unavailable)
     _check_pair(method, quantizer)
     moments = _input_moments(recipe, method)
     method_options = _options("method", method, recipe.method)

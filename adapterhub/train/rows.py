@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from adapterhub.data import encode, stop_token
+from adapterhub.data import encode, encode_rejected, stop_token
 from adapterhub.data.prompt import PromptFormat
 from adapterhub.errors import AdzError
 from adapterhub.protocols import Example
@@ -21,10 +21,16 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One example as token ids; those before `start` are the prompt and are not scored."""
+    """One example as token ids; those before `start` are the prompt and are not scored.
+
+    rejected: of a preference pair, the worse answer to the same prompt. desirable: of a judged
+    answer, whether it is a good one.
+    """
 
     ids: tuple[int, ...]
     start: int
+    rejected: tuple[int, ...] = ()
+    desirable: bool | None = None
 
     @property
     def labels(self) -> list[int]:
@@ -63,10 +69,14 @@ def make_rows(
     rows, skipped = [], 0
     for example in examples:
         prompt, completion = encode(example, tokenizer, prompt_format, stop)
-        if len(prompt) + len(completion) > max_length:
+        rejected: list[int] = []
+        if example.rejected is not None:
+            rejected = encode_rejected(example, tokenizer, prompt_format, stop)
+        if len(prompt) + max(len(completion), len(rejected)) > max_length:
             skipped += 1
         else:
-            rows.append(Row((*prompt, *completion), len(prompt)))
+            ids = (*prompt, *completion)
+            rows.append(Row(ids, len(prompt), tuple(rejected), example.desirable))
     if examples and not rows:
         raise AdzError(
             f"all {skipped} rows are longer than {max_length} tokens", "raise training.max_length"

@@ -115,6 +115,13 @@ class RunTrainer:
         step = cast("Any", self).state.global_step
         (self.run.directory / f"checkpoint-{step}" / COMPLETE).touch()
 
+    def held_out(self) -> dict[str, float]:
+        """What else the manifest keeps of the held-out rows, measured after the last step."""
+        return {}
+
+    def _send_telemetry(self) -> None:
+        """None of TRL's."""
+
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """None: the version's manifest says more, and checkpoints are thrown away."""
 

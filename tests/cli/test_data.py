@@ -24,7 +24,7 @@ def test_check_shows_what_training_would_see(adz: Any, alpaca: Path) -> None:
     for part in (
         "format     alpaca (answers to learn); recognised from the first row",
         "rows       40, ",
-        "objectives sft",
+        "objectives grpo, rloo, sft",
         "user: 'Say 0'",
         "assistant: '0'",
     ):

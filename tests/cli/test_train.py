@@ -101,7 +101,7 @@ def test_a_dry_run_shows_everything_and_leaves_nothing(
         (("-o", "training.epoch=3"), "unknown option training.epoch (did you mean epochs?)"),
         (("-o", "method.r=0"), "method.r: input should be greater than or equal to 1, got 0"),
         (("-o", "data.holdout=1.5"), "data.holdout"),
-        (("-o", "objective=ppo"), "unknown objective 'ppo'"),
+        (("-o", "objective=ppo"), "there is no objective ppo (TRL no longer has PPO"),
         (("--name", "../up"), "'../up' is not a valid name"),
         (("--name", "tiny"), "'tiny' is the name of a base"),
         (("--format", "text"), "the column 'text' is not there"),

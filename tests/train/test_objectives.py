@@ -1,0 +1,308 @@
+"""Objectives: each loss against a brute force in float64, and each from a command to a version."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adapterhub.data import stop_token
+from adapterhub.plugins import load_plugins, open_registry
+from adapterhub.train.pipeline import prepare
+from adapterhub.train.rows import Row
+
+WORDS = [f"{chr(97 + n)}{n}" + "x" * (n % 4) for n in range(20)]
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "preference": [
+        {"prompt": f"Word: {w}\nTwice:", "chosen": f" {w}{w}", "rejected": f" {w}"} for w in WORDS
+    ],
+    "unpaired_preference": [
+        {"prompt": f"Word: {w}\nTwice:", "completion": f" {w}{w if n % 3 else ''}",
+         "label": bool(n % 3)}
+        for n, w in enumerate(WORDS)
+    ],
+    "prompt": [{"prompt": f"Word: {w}\nTwice:"} for w in WORDS],
+}  # fmt: skip
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Callable[[str], Path]:
+    def write(kind: str) -> Path:
+        path = tmp_path / f"{kind.replace('_', '-')}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS[kind]))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def trainer_of(
+    plan_for: Any, rows_file: Callable[[str], Path], progress: Any, tmp_path: Path
+) -> Callable[..., Any]:
+    """A trainer whose reference is the base, over a model that is no longer it."""
+
+    def build(kind: str, objective: dict[str, Any]) -> Any:
+        plan = plan_for(data={"train": rows_file(kind)}, objective=objective)
+        run, _ = prepare(plan, tmp_path / "run", progress)
+        trainer = load_plugins().load_implementation(plan.objective)().trainer(run)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for name, parameter in run.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.05)
+        return trainer
+
+    return build
+
+
+def log_probability(model: Any, row: Row) -> float:
+    """Of the tokens from `start` on, in float64, by the whole softmax at every position."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([row.ids])).logits[0].double()
+    chosen = torch.log_softmax(logits, dim=-1)
+    return sum(float(chosen[at - 1, row.ids[at]]) for at in range(row.start, len(row.ids)))
+
+
+def both(trainer: Any, row: Row) -> tuple[float, float]:
+    """What is learnt of a row: its log-probability with the adapter and without."""
+    with trainer.run.model.disable_adapter():
+        before = log_probability(trainer.run.model, row)
+    return log_probability(trainer.run.model, row), before
+
+
+def worse(row: Row) -> Row:
+    return Row((*row.ids[: row.start], *row.rejected), row.start)
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def loss_of(trainer: Any, count: int) -> float:
+    batch = trainer.collate(trainer.train_dataset[:count])
+    with torch.no_grad():
+        return float(trainer.compare(trainer.run.model.eval(), batch))
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo"])
+def test_dpo(loss: str, trainer_of: Callable[..., Any]) -> None:
+    trainer = trainer_of("preference", {"name": "dpo", "beta": 0.3, "loss": loss})
+    expected = []
+    for row in trainer.run.train_rows.rows[:5]:
+        gains = []
+        for answer in (row, worse(row)):
+            now, before = both(trainer, answer)
+            length = len(answer.ids) - answer.start
+            gains.append((now - before) / (length if loss == "ipo" else 1))
+        margin = gains[0] - gains[1]
+        expected.append(
+            {
+                "sigmoid": lambda m: -math.log(sigmoid(0.3 * m)),
+                "hinge": lambda m: max(0.0, 1 - 0.3 * m),
+                "ipo": lambda m: (m - 1 / 0.6) ** 2,
+            }[loss](margin)
+        )
+    assert loss_of(trainer, 5) == pytest.approx(mean(expected), rel=1e-4)
+
+
+def test_kto(trainer_of: Callable[..., Any]) -> None:
+    options = {"name": "kto", "beta": 0.4, "desirable_weight": 2.0, "undesirable_weight": 0.5}
+    trainer = trainer_of("unpaired_preference", options)
+    rows = trainer.run.train_rows.rows[:4]
+    drifts = []
+    for row, other in zip(rows, [rows[3], *rows[:3]], strict=True):
+        now, before = both(
+            trainer, Row((*row.ids[: row.start], *other.ids[other.start :]), row.start)
+        )
+        drifts.append(now - before)
+    kl = max(0.0, mean(drifts))
+    expected = []
+    for row in rows:
+        now, before = both(trainer, row)
+        if row.desirable:
+            expected.append(2.0 * (1 - sigmoid(0.4 * (now - before - kl))))
+        else:
+            expected.append(0.5 * (1 - sigmoid(0.4 * (kl - now + before))))
+    assert {row.desirable for row in rows} == {True, False}
+    assert loss_of(trainer, 4) == pytest.approx(mean(expected), rel=1e-4)
+
+
+def test_orpo(trainer_of: Callable[..., Any]) -> None:
+    from trl.experimental.orpo import ORPOTrainer
+
+    trainer = trainer_of("preference", {"name": "orpo", "beta": 0.2})
+    rows = trainer.run.train_rows.rows[:5]
+
+    def per_token(answers: Sequence[Row]) -> torch.Tensor:
+        values = [log_probability(trainer.run.model, a) / (len(a.ids) - a.start) for a in answers]
+        return torch.tensor(values, dtype=torch.float64)
+
+    # TRL's own odds ratio; it needs nothing of a trainer but these two.
+    stand_in = type("Settings", (), {"beta": 0.2, "accelerator": torch.zeros(1)})()
+    theirs, *_ = ORPOTrainer.odds_ratio_loss(
+        stand_in, per_token(rows), per_token([worse(r) for r in rows])
+    )
+    tokens = sum(len(row.ids) - row.start for row in rows)
+    likelihood = -sum(log_probability(trainer.run.model, row) for row in rows) / tokens
+    assert loss_of(trainer, 5) == pytest.approx(likelihood - float(theirs.mean()), rel=1e-4)
+
+
+def test_reward_is_that_of_a_sequence_classifier(
+    trainer_of: Callable[..., Any], tiny_base_dir: Path
+) -> None:
+    """transformers' own classifier over the same weights, its head the stop token's row."""
+    from transformers import LlamaForSequenceClassification
+
+    trainer = trainer_of("preference", {"name": "reward", "center": 0.1})
+    merged = trainer.run.model.merge_and_unload()
+    judge = LlamaForSequenceClassification.from_pretrained(tiny_base_dir, num_labels=1)
+    judge.model.load_state_dict(merged.model.state_dict())
+    stop = stop_token(trainer.run.tokenizer, "plain")
+    judge.score.weight.data = merged.lm_head.weight.data[stop : stop + 1]
+    expected = []
+    for row in trainer.run.train_rows.rows[:5]:
+        with torch.no_grad():
+            good, bad = (
+                float(judge(input_ids=torch.tensor([answer.ids])).logits)
+                for answer in (row, worse(row))
+            )
+        expected.append(-math.log(sigmoid(good - bad)) + 0.1 * (good + bad) ** 2)
+    trainer.run.model = merged
+    assert loss_of(trainer, 5) == pytest.approx(mean(expected), rel=1e-4)
+
+
+FAST = ("-o", "training.max_steps=2", "-o", "training.batch_size=4", "-o", "training.lr=1e-2",
+        "-o", "method.r=4")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"),
+    [
+        ("dpo", "preference"),
+        ("orpo", "preference"),
+        ("reward", "preference"),
+        ("kto", "unpaired_preference"),
+    ],
+)
+def test_from_a_command_to_a_version(
+    objective: str, kind: str, adz: Any, tiny_base: Any, rows_file: Callable[[str], Path]
+) -> None:
+    done = adz("train", "--objective", objective, "--data", rows_file(kind), *FAST,
+               "-o", "data.holdout=0.2", "--name", "judge")  # fmt: skip
+    assert done.code == 0, done.err
+    manifest = open_registry().resolve("judge").manifest
+    assert manifest.objective == objective
+    assert manifest.recipe["objective"]["name"] == objective
+    assert manifest.metrics["steps"] == 2
+    assert math.isfinite(manifest.metrics["holdout_objective"])
+    assert ("holdout_accuracy" in manifest.metrics) == (kind == "preference")
+    assert ("holdout_loss" in manifest.metrics) == (objective in ("dpo", "orpo"))
+
+
+def test_dpo_learns_to_tell_pairs_apart(
+    adz: Any, tiny_base: Any, rows_file: Callable[[str], Path]
+) -> None:
+    done = adz("train", "--objective", "dpo", "--data", rows_file("preference"), "--json",
+               *FAST, "-o", "training.max_steps=12", "-o", "data.holdout=0.2")  # fmt: skip
+    assert done.code == 0, done.err
+    metrics = json.loads(done.out)["metrics"]
+    assert metrics["holdout_accuracy"] > 0.7
+    assert metrics["holdout_objective"] < math.log(2)
+
+
+@pytest.fixture
+def length_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution with the reward `short`."""
+    folder = tmp_path / "site"
+    (folder / "adz_rewards-1.0.dist-info").mkdir(parents=True)
+    (folder / "adz_rewards-1.0.dist-info" / "METADATA").write_text(
+        "Name: adz-rewards\nVersion: 1.0\n"
+    )
+    (folder / "adz_rewards-1.0.dist-info" / "entry_points.txt").write_text(
+        "[adapterhub.rewards]\nspaces = adz_rewards:spaces\n"
+    )
+    (folder / "adz_rewards.py").write_text(
+        "def spaces(examples, answers):\n"
+        "    assert all(e.prompt.startswith('Word: ') for e in examples)\n"
+        "    return [sum(map(ord, a)) % 97 / 97 for a in answers]\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+
+
+@pytest.mark.parametrize("objective", ["grpo", "rloo"])
+def test_own_answers_and_a_reward_function(
+    objective: str,
+    adz: Any,
+    tiny_base: Any,
+    rows_file: Callable[[str], Path],
+    length_reward: None,
+) -> None:
+    done = adz("train", "--objective", objective, "--data", rows_file("prompt"), *FAST,
+               "-o", "objective.rewards=[{function: spaces}]", "-o", "objective.max_answer=8",
+               "--name", "own")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "the model is asked: Word: " in done.err
+    manifest = open_registry().resolve("own").manifest
+    assert manifest.objective == objective
+    assert manifest.metrics["steps"] == 2
+    assert manifest.metrics["tokens"] > 0
+    assert "holdout_loss" not in manifest.metrics
+
+
+def test_own_answers_and_a_trained_reward(
+    adz: Any, tiny_base: Any, rows_file: Callable[[str], Path]
+) -> None:
+    trained = adz("train", "--objective", "reward", "--data", rows_file("preference"), *FAST,
+                  "--name", "judge")  # fmt: skip
+    assert trained.code == 0, trained.err
+    arguments = ("train", "--objective", "grpo", "--data", rows_file("prompt"), *FAST,
+                 "-o", "objective.max_answer=8", "--name", "own")  # fmt: skip
+    done = adz(*arguments, "-o", "objective.rewards=[{adapter: judge@1}]")
+    assert done.code == 0, done.err
+    refused = adz(*arguments, "-o", "objective.rewards=[{adapter: own@1}]")
+    assert refused.code == 2
+    assert "own@1 gives no rewards: its objective is grpo" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        ("prompt", ("--objective", "ppo"), "--objective rloo"),
+        ("prompt", ("--objective", "dpo"),
+         "the objective dpo does not learn from prompt rows (prompt.jsonl) "
+         "(formats that it learns from: preference)"),
+        ("prompt", (), "the objective sft does not learn from prompt rows"),
+        ("preference", ("--objective", "kto"), "formats that it learns from: unpaired_preference"),
+        ("prompt", ("--objective", "grpo"), "objective.rewards is not given"),
+        ("prompt", ("--objective", "grpo", "-o", "objective.rewards=[{}]"),
+         "a reward is an adapter or a function"),
+        ("prompt", ("--objective", "grpo", "-o", "objective.rewards=[{function: nope}]"),
+         "unknown reward function 'nope'"),
+        ("prompt", ("--objective", "grpo", "-o", "objective.rewards=[{function: nope}]",
+                    "-o", "training.batch_size=6"),
+         "training.batch_size 6 is no multiple of objective.generations 4"),
+        ("preference", ("--objective", "dpo", "-o", "objective.bata=1"),
+         "unknown option objective.bata (did you mean beta?)"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(
+    kind: str,
+    arguments: tuple[str, ...],
+    message: str,
+    adz: Any,
+    tiny_base: Any,
+    rows_file: Callable[[str], Path],
+) -> None:
+    done = adz("train", "--data", rows_file(kind), *FAST, *arguments)
+    assert done.code in (1, 2)
+    assert message in done.err
+    assert "Traceback" not in done.err
