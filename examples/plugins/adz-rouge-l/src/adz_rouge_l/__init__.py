@@ -1,0 +1,1 @@
+"""The metric ROUGE-L for adapterhub."""

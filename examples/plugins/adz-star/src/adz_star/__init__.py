@@ -1,0 +1,1 @@
+"""The merge rule STAR for adapterhub."""
