@@ -38,8 +38,9 @@ def write_adapter(
     *,
     seed: int,
     dtype: str = "float32",
+    gain: float = 1.0,
 ) -> Path:
-    """A PEFT directory; one that is there already is left as it is."""
+    """A PEFT directory; one that is there already is left as it is. `gain` multiplies B."""
     import torch
     from safetensors.torch import save_file
 
@@ -52,7 +53,7 @@ def write_adapter(
         for name, (m, n) in layer.items():
             prefix = f"base_model.model.model.layers.{index}.{name}"
             a = torch.randn(rank, n, generator=generator) * decay[:, None]
-            b = torch.randn(m, rank, generator=generator)
+            b = torch.randn(m, rank, generator=generator) * gain
             tensors[f"{prefix}.lora_A.weight"] = a.to(getattr(torch, dtype))
             tensors[f"{prefix}.lora_B.weight"] = b.to(getattr(torch, dtype))
     directory.mkdir(parents=True)

@@ -67,14 +67,33 @@ def find_rows(slots: torch.Tensor) -> Rows:
         if slot < 0:
             continue
         rows = (slots == slot).nonzero().flatten()
-        group = Group(slot, _simplest(rows, slots.numel()))
-        groups.append(group)
-        if rows.numel() > FEW_ROWS:
-            many.append(group)
-        else:
-            spans.append((slot, len(order), len(order) + rows.numel()))
-            order += rows.tolist()
+        groups.append(Group(slot, _simplest(rows, slots.numel())))
+        large, rest = _divide(groups[-1], rows)
+        many += large
+        if rest.numel():
+            spans.append((slot, len(order), len(order) + rest.numel()))
+            order += rest.tolist()
     return Rows(groups, many, _few(spans, order) if spans else None)
+
+
+def _divide(group: Group, rows: torch.Tensor) -> tuple[list[Group], torch.Tensor]:
+    """The rows of one adapter: those for PyTorch, and the few that are left for our kernel.
+
+    The prompts of one adapter stand between those of others; each is a slice, which PyTorch
+    changes in place, where an index would have it copy the rows to and fro.
+    """
+    if rows.numel() <= FEW_ROWS:
+        return [], rows
+    if not isinstance(group.rows, torch.Tensor):
+        return [group], rows[:0]
+    ends = (rows.diff() != 1).nonzero().flatten() + 1
+    runs = rows.tensor_split(ends)
+    short = [run for run in runs if run.numel() <= FEW_ROWS]
+    rest = torch.cat(short) if short else rows[:0]
+    large = [Group(group.slot, _simplest(run, -1)) for run in runs if run.numel() > FEW_ROWS]
+    if rest.numel() > FEW_ROWS:
+        return [*large, Group(group.slot, rest)], rows[:0]
+    return large, rest
 
 
 def _few(spans: list[tuple[int, int, int]], order: list[int]) -> Few:
@@ -83,6 +102,7 @@ def _few(spans: list[tuple[int, int, int]], order: list[int]) -> Few:
 
 
 def _simplest(rows: torch.Tensor, count: int) -> slice | torch.Tensor | None:
+    """`count`: of all rows of the step."""
     if rows.numel() == count:
         return None
     first, last = int(rows[0]), int(rows[-1])
