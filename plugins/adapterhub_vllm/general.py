@@ -20,12 +20,22 @@ def register() -> None:
     settings = read_settings()
     if settings is None or _registered:
         return
-    from adapterhub_vllm import affinity, counting, doors, heartbeat, kernels, presets, serving
+    from adapterhub_vllm import (
+        affinity,
+        counting,
+        doors,
+        heartbeat,
+        kernels,
+        presets,
+        serving,
+        waiting,
+    )
 
     pulse = Pulse(settings.stall_seconds)
 
     try:
-        replaced = [kernels.install(), "the meaning of `model`", "the doors of the server"]
+        replaced = [kernels.install(), waiting.install()]
+        replaced += ["the meaning of `model`", "the doors of the server"]
         doors.check()
         adapters = serving.install(settings)
         affinity.install(settings.data_parallel)
