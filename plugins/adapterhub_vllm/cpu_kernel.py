@@ -75,23 +75,36 @@ def _dot(a: Any, x: Any) -> Any:
 
 
 @njit(fastmath=True)
-def _dot_of_four(a: Any, x0: Any, x1: Any, x2: Any, x3: Any) -> Any:
-    t0 = t1 = t2 = t3 = np.float32(0)
-    for i in range(a.size):
-        weight = a[i]
-        t0 += weight * x0[i]
-        t1 += weight * x1[i]
-        t2 += weight * x2[i]
-        t3 += weight * x3[i]
-    return t0, t1, t2, t3
+def _dots(a0: Any, a1: Any, x0: Any, x1: Any, x2: Any, x3: Any) -> Any:
+    s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = np.float32(0)
+    for i in range(a0.size):
+        first, second = a0[i], a1[i]
+        s0 += first * x0[i]
+        s1 += first * x1[i]
+        s2 += first * x2[i]
+        s3 += first * x3[i]
+        t0 += second * x0[i]
+        t1 += second * x1[i]
+        t2 += second * x2[i]
+        t3 += second * x3[i]
+    return s0, s1, s2, s3, t0, t1, t2, t3
 
 
 @njit(fastmath=True)
-def _add_four(
-    y: Any, b0: Any, b1: Any, b2: Any, b3: Any, l0: Any, l1: Any, l2: Any, l3: Any
-) -> None:
+def _add_to_one(y: Any, b0: Any, b1: Any, b2: Any, b3: Any, low: Any) -> None:
+    l0, l1, l2, l3 = low
     for i in range(y.size):
         y[i] += l0 * b0[i] + l1 * b1[i] + l2 * b2[i] + l3 * b3[i]
+
+
+@njit(fastmath=True)
+def _add_to_two(y: Any, z: Any, b0: Any, b1: Any, b2: Any, b3: Any, low: Any, other: Any) -> None:
+    l0, l1, l2, l3 = low
+    m0, m1, m2, m3 = other
+    for i in range(y.size):
+        c0, c1, c2, c3 = b0[i], b1[i], b2[i], b3[i]
+        y[i] += l0 * c0 + l1 * c1 + l2 * c2 + l3 * c3
+        z[i] += m0 * c0 + m1 * c1 + m2 * c2 + m3 * c3
 
 
 @njit
@@ -101,9 +114,9 @@ def _row(address: Any, row: Any, step: Any, start: Any, count: Any) -> Any:
 
 @njit
 def _shrink(q: Any, spans: Any, order: Any, low: Any, part: Any, parts: Any) -> None:
-    """low[row, k] = A[k] . x[row] for this thread's share of the k of each group."""
-    wide, ranks = q[_IN], q[_RANK] * q[_SLICES]
-    first, last = ranks * part // parts, ranks * (part + 1) // parts
+    """low[k, row] = A[k] . x[row] for this thread's share of the k of each group."""
+    wide, pairs = q[_IN], q[_RANK] * q[_SLICES] // 2
+    first, last = pairs * part // parts * 2, pairs * (part + 1) // parts * 2
     for group in range(q[_GROUPS]):
         slot, row, end = spans[group]
         while row < end:
@@ -112,40 +125,61 @@ def _shrink(q: Any, spans: Any, order: Any, low: Any, part: Any, parts: Any) -> 
             x1 = _row(q[_X], order[row + 1 if four else row], q[_X_STEP], 0, wide)
             x2 = _row(q[_X], order[row + 2 if four else row], q[_X_STEP], 0, wide)
             x3 = _row(q[_X], order[row + 3 if four else row], q[_X_STEP], 0, wide)
-            for k in range(first, last):
-                a = _row(q[_A], slot * ranks + k, wide, 0, wide)
+            for k in range(first, last, 2):
+                a0 = _row(q[_A], slot * pairs * 2 + k, wide, 0, wide)
+                a1 = _row(q[_A], slot * pairs * 2 + k + 1, wide, 0, wide)
+                this, following = low[k], low[k + 1]
                 if four:
-                    t0, t1, t2, t3 = _dot_of_four(a, x0, x1, x2, x3)
-                    low[row, k], low[row + 1, k], low[row + 2, k], low[row + 3, k] = t0, t1, t2, t3
+                    s0, s1, s2, s3, t0, t1, t2, t3 = _dots(a0, a1, x0, x1, x2, x3)
+                    this[row], this[row + 1], this[row + 2], this[row + 3] = s0, s1, s2, s3
+                    following[row], following[row + 1] = t0, t1
+                    following[row + 2], following[row + 3] = t2, t3
                 else:
-                    low[row, k] = _dot(a, x0)
+                    this[row], following[row] = _dot(a0, x0), _dot(a1, x0)
             row += 4 if four else 1
 
 
 @njit
 def _expand(q: Any, spans: Any, order: Any, low: Any, part: Any, parts: Any) -> None:
-    """y[row] += low[row] @ B for this thread's share of the columns of each slice."""
-    rank, out = q[_RANK], q[_OUT]
+    """y[row] += low[row] @ B for this thread's share of the columns: those that the threads of
+    the layer itself have written, as they halve the output too."""
+    out = q[_OUT]
+    begin, end = out * part // parts // 8 * 8, out * (part + 1) // parts // 8 * 8
+    end = out if part == parts - 1 else end
     offsets = carray(_integers(q[_OFFSETS]), (q[_SLICES] + 1,))
     for group in range(q[_GROUPS]):
-        slot, first_row, end_row = spans[group]
         for piece in range(q[_SLICES]):
-            start, wide = offsets[piece], offsets[piece + 1] - offsets[piece]
-            column = start + wide * part // parts // 8 * 8
-            last = start + (wide if part == parts - 1 else wide * (part + 1) // parts // 8 * 8)
+            column, last = max(begin, offsets[piece]), min(end, offsets[piece + 1])
             while column < last:
                 count = min(_COLUMNS, last - column)
-                for row in range(first_row, end_row):
-                    y = _row(q[_Y], order[row], q[_Y_STEP], column, count)
-                    for k in range(0, rank, 4):
-                        line, at = slot * rank + k, piece * rank + k
-                        b0 = _row(q[_B], line, out, column, count)
-                        b1 = _row(q[_B], line + 1, out, column, count)
-                        b2 = _row(q[_B], line + 2, out, column, count)
-                        b3 = _row(q[_B], line + 3, out, column, count)
-                        l0, l1, l2, l3 = low[row, at : at + 4]
-                        _add_four(y, b0, b1, b2, b3, l0, l1, l2, l3)
+                _expand_block(q, spans[group], order, low, piece * q[_RANK], column, count)
                 column += count
+
+
+@njit
+def _expand_block(
+    q: Any, span: Any, order: Any, low: Any, at: Any, column: Any, count: Any
+) -> None:
+    """The rows of a group in `count` columns; `at`: where the slice begins in `low`."""
+    slot, row, end = span
+    while row < end:
+        two = row + 2 <= end
+        y = _row(q[_Y], order[row], q[_Y_STEP], column, count)
+        z = _row(q[_Y], order[row + 1 if two else row], q[_Y_STEP], column, count)
+        for k in range(0, q[_RANK], 4):
+            line = slot * q[_RANK] + k
+            b0 = _row(q[_B], line, q[_OUT], column, count)
+            b1 = _row(q[_B], line + 1, q[_OUT], column, count)
+            b2 = _row(q[_B], line + 2, q[_OUT], column, count)
+            b3 = _row(q[_B], line + 3, q[_OUT], column, count)
+            l0, l1, l2, l3 = low[at + k], low[at + k + 1], low[at + k + 2], low[at + k + 3]
+            here = (l0[row], l1[row], l2[row], l3[row])
+            if two:
+                there = (l0[row + 1], l1[row + 1], l2[row + 1], l3[row + 1])
+                _add_to_two(y, z, b0, b1, b2, b3, here, there)
+            else:
+                _add_to_one(y, b0, b1, b2, b3, here)
+        row += 2 if two else 1
 
 
 @cfunc(types.void(types.CPointer(types.int64)), cache=True)
@@ -154,7 +188,9 @@ def _run(places: Any) -> None:
     spans = carray(_integers(q[_SPANS]), (q[_GROUPS], 3))
     rows = spans[q[_GROUPS] - 1, 2]
     order = carray(_integers(q[_ORDER]), (rows,))
-    low = carray(_floats(q[_LOW]), (rows, q[_RANK] * q[_SLICES]))
+    # A thread writes a stretch of its own: a line of the cache that changes hands costs as much
+    # as a hundred products.
+    low = carray(_floats(q[_LOW]), (q[_RANK] * q[_SLICES], rows))
     part, parts = _thread(), _threads()
     _shrink(q, spans, order, low, part, parts)
     _barrier()

@@ -39,9 +39,9 @@ class Few:
     _scratch: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def scratch(self, width: int) -> torch.Tensor:
-        """(rows, width) float32, for all layers of that width in turn."""
+        """(width, rows) float32, for all layers of that width in turn."""
         if width not in self._scratch:
-            self._scratch[width] = torch.empty(len(self.order), width)
+            self._scratch[width] = torch.empty(width, len(self.order))
         return self._scratch[width]
 
 
