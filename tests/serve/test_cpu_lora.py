@@ -33,6 +33,8 @@ MIXES = {
     "each its own": [3, 1, 0, 2],
     "slots far apart": [0, 3, 0, 3],
     "many rows and few": [1] * (FEW_ROWS + 2) + [2, BASE, 0],
+    "stretches that stand apart": ([0] * (FEW_ROWS + 1) + [1, BASE]) * 2 + [0] * 3,
+    "many rows, all apart": [0, 1] * (FEW_ROWS + 1),
 }
 LAYOUTS = {"as vLLM lays them": False, "packed": True}
 
@@ -85,7 +87,7 @@ class Layer:
 
 def wrapper(slots: list[int], kind: Any = GroupedPunicaWrapper, *, prefill: bool = True) -> Any:
     """A wrapper that was told which adapter each token belongs to, as vLLM tells it."""
-    made = kind(128, 128, "cpu")
+    made = kind(1024, 1024, "cpu")
     tell(made, slots, prefill=prefill)
     return made
 
@@ -247,6 +249,14 @@ def test_adapters_with_few_rows_are_told_apart_from_those_with_many() -> None:
     assert rows.few.order.tolist() == [1, 0, 3]
     assert find_rows(torch.tensor([0] * (FEW_ROWS + 1))).few is None
     assert find_rows(torch.tensor([BASE])).groups == []
+
+
+def test_stretches_of_one_adapter_are_slices_and_its_other_rows_few() -> None:
+    long = FEW_ROWS + 1
+    rows = find_rows(torch.tensor([0] * long + [BASE] + [0] * long + [1, 0]))
+    assert [group.rows for group in rows.many] == [slice(0, long), slice(long + 1, 2 * long + 1)]
+    assert rows.few is not None
+    assert rows.few.order.tolist() == [2 * long + 2, 2 * long + 1]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
