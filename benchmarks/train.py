@@ -37,6 +37,10 @@ PARTS: dict[str, dict[str, dict[str, Any]]] = {
         "PEFT + bitsandbytes NF4": {"kind": "trl", "tuned": True, "nf4": True},
         "adz train --quantizer nf4": {"kind": "ours", "nf4": True},
     },
+    "sweep": {
+        "adz train": {"kind": "ours"},
+        "adz train --sweep, 4 adapters": {"kind": "swept", "members": 4},
+    },
 }
 
 

@@ -12,6 +12,7 @@ from adapterhub.cli.output import TerminalProgress, json_option, print_result
 
 if TYPE_CHECKING:
     from adapterhub.manifest import Version
+    from adapterhub.protocols import Registry
     from adapterhub.train.plan import Plan
 
 
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
     metavar="RANK",
     help="Of what adz merge --regmean needs; 32 by default, 0 keeps nothing.",
 )
-@click.option("-c", "--config", type=click.Path(path_type=Path), help="A recipe in YAML.")
+@click.option(
+    "-c",
+    "--config",
+    "configs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A recipe in YAML; several are trained as a sweep.",
+)
 @click.option(
     "-o",
     "--option",
@@ -44,7 +52,22 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="One option of the recipe, such as method.r=32 or training.lr=1e-3.",
 )
+@click.option(
+    "--sweep",
+    "sweep",
+    multiple=True,
+    metavar="KEY=A,B,...",
+    help="Train every combination: --sweep r=8,16 lr=1e-4,3e-4.",
+)
+@click.argument("axes", nargs=-1, metavar="[KEY=A,B,...]...")
 @click.option("--dry-run", is_flag=True, help="Show what would be trained; loads no weights.")
+@click.option("--nproc", type=int, default=1, help="Train on so many processes or GPUs.")
+@click.option(
+    "--parallel",
+    type=click.Choice(["ddp", "zero1", "zero2", "zero3", "fsdp"]),
+    default="ddp",
+    help="What the processes share; all but ddp need GPUs (GPU unproven).",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this recipe.")
 @json_option
 def command(
@@ -56,9 +79,13 @@ def command(
     quantizer: str | None,
     format_name: str | None,
     input_moments: int | None,
-    config: Path | None,
+    configs: tuple[Path, ...],
     overrides: tuple[str, ...],
+    sweep: tuple[str, ...],
+    axes: tuple[str, ...],
     dry_run: bool,
+    nproc: int,
+    parallel: str,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -80,8 +107,18 @@ def command(
         "data.format": format_name,
         "training.input_moments": input_moments,
     }
-    values = _merged(config, overrides, flags)
-    recipe = validate(TrainRecipe, values)
+    from adapterhub.errors import usage_error
+
+    if axes and not sweep:
+        raise usage_error(f"unexpected {axes[0]!r}", "several values go behind --sweep")
+    if sweep or len(configs) > 1:
+        if dry_run:
+            raise usage_error("a sweep has no --dry-run", "try one of its recipes")
+        recipes = [(str(c), _merged(c, overrides, flags)) for c in configs]
+        recipes = recipes or [("", _merged(None, overrides, flags))]
+        _sweep(recipes, (*sweep, *axes), resume=resume, as_json=as_json)
+        return
+    recipe = validate(TrainRecipe, _merged(configs[0] if configs else None, overrides, flags))
     registry = open_registry()
 
     from adapterhub.train.plan import make_plan
@@ -94,12 +131,64 @@ def command(
         print_result(report.values, report.text(), as_json=as_json)
         return
 
-    from adapterhub.train.pipeline import train
+    summary, text = _train(plan, registry, nproc, parallel, resume=resume)
+    if summary:
+        print_result(summary, text, as_json=as_json)
 
+
+def _train(
+    plan: Plan, registry: Registry, nproc: int, parallel: str, *, resume: bool
+) -> tuple[dict[str, Any], str]:
+    """The result for programs and for people; of a process that only takes part, nothing."""
+    from adapterhub.errors import AdzError
+    from adapterhub.train import scale
+
+    if not scale.is_worker() and nproc > 1:
+        found = scale.hand_over(plan, nproc, parallel, resume=resume)  # type: ignore[arg-type]
+        return found["summary"], found["text"]
+
+    from adapterhub.merge.silent import Silent
+    from adapterhub.train.pipeline import assist, train
+
+    if scale.rank():
+        assist(plan, Silent(), resume=resume)
+        return {}, ""
     progress = TerminalProgress()
     progress.note(f"learning rate {plan.recipe.training.lr:g} ({plan.lr_source})")
-    version = train(plan, registry, progress, resume=resume)
-    print_result(_summary(version), _text(version, plan), as_json=as_json)
+    try:
+        version = train(plan, registry, progress, resume=resume)
+    except AdzError as error:
+        if not scale.is_worker():
+            raise
+        scale.report({"error": [error.message, error.hint], "exit_code": error.exit_code})
+        return {}, ""
+    summary, text = _summary(version), _text(version, plan)
+    if scale.is_worker():
+        scale.report({"summary": summary, "text": text})
+        return {}, ""
+    return summary, text
+
+
+def _sweep(
+    recipes: list[tuple[str, dict[str, Any]]], axes: tuple[str, ...], *, resume: bool, as_json: bool
+) -> None:
+    from adapterhub.cli.sweep_report import describe_sweep, summarise
+    from adapterhub.config import validate
+    from adapterhub.plugins import open_registry
+    from adapterhub.train.plan import make_plan
+    from adapterhub.train.recipe import TrainRecipe
+    from adapterhub.train.result import draw_sweep
+    from adapterhub.train.sweep import combinations, sweep
+
+    registry = open_registry()
+    plans = [
+        (" ".join(filter(None, (name, label))), make_plan(validate(TrainRecipe, values), registry))
+        for name, recipe in recipes
+        for label, values in combinations(recipe, axes)
+    ]
+    result = sweep(plans, registry, TerminalProgress(), resume=resume)
+    plot = draw_sweep(result.members, registry)
+    print_result(summarise(result, plot), describe_sweep(result, plot), as_json=as_json)
 
 
 def _merged(

@@ -36,7 +36,14 @@ from adapterhub.protocols.serve import (
     ServerStatus,
     ServeSettings,
 )
-from adapterhub.protocols.train import Fold, FoldingMethod, Method, Objective, Quantizer
+from adapterhub.protocols.train import (
+    Fold,
+    FoldingMethod,
+    JointObjective,
+    Method,
+    Objective,
+    Quantizer,
+)
 
 __all__ = [
     "CollectReport",
@@ -51,6 +58,7 @@ __all__ = [
     "FoldingMethod",
     "Format",
     "InputMoments",
+    "JointObjective",
     "Lease",
     "Limits",
     "Listing",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -68,3 +68,12 @@ class Objective(Protocol):
 
     def trainer(self, run: Any) -> Any:
         """Return a `transformers.Trainer` for `adapterhub.train.run.Run`."""
+
+
+@runtime_checkable
+class JointObjective(Objective, Protocol):
+    """An objective that trains several adapters in one forward pass."""
+
+    def joint_trainer(self, runs: Sequence[Any]) -> Any:
+        """Return one trainer for runs over one base and the same rows, whose log entries carry
+        `losses`, one a run."""

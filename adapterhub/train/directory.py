@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,14 +13,18 @@ import torch
 
 from adapterhub.errors import EXIT_INTERRUPTED, AdzError
 from adapterhub.home import adz_home
+from adapterhub.manifest import canonical_json, sha256_of
 from adapterhub.train.plan import Plan
 from adapterhub.train.trainer import COMPLETE
 
 
-def run_directory(plan: Plan) -> Path:
-    """Where a run keeps its checkpoints: equal recipe, base and data share it."""
-    short = plan.digest().removeprefix("sha256:")[:12]
-    return adz_home() / "runs" / f"{plan.name.replace('/', '--')}-{short}"
+def run_directory(plans: Sequence[Plan]) -> Path:
+    """Where a run, or several in one, keep their checkpoints: equal recipes, base and data
+    share it."""
+    digests = [plan.digest() for plan in plans]
+    whole = digests[0] if len(digests) == 1 else sha256_of(canonical_json(digests))
+    short = whole.removeprefix("sha256:")[:12]
+    return adz_home() / "runs" / f"{plans[0].name.replace('/', '--')}-{short}"
 
 
 def last_checkpoint(directory: Path) -> Path | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ import torch
 from adapterhub import protocols
 from adapterhub.data import stop_token
 from adapterhub.manifest import Version
-from adapterhub.models import compute_device, load_base
+from adapterhub.models import compute_device, load_base, share_weights
 from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
 from adapterhub.train.directory import alone, explained, last_checkpoint, run_directory
@@ -23,7 +25,25 @@ from adapterhub.train.plan import Plan
 from adapterhub.train.result import commit_run
 from adapterhub.train.rows import Collator, Rows, choose_pad, make_rows
 from adapterhub.train.run import Run, first_batch
+from adapterhub.train.scale import world
 from adapterhub.train.trainer import Bar
+from adapterhub.train.watch import Alerts, Best, SoftEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What runs over the same base and rows have in common.
+
+    base: the frozen model, in which no adapter is ever attached; adapters get a copy of it that
+    shares the weights. logits: the base's, on the first rows.
+    """
+
+    base: Any
+    train_rows: Rows
+    holdout_rows: Rows
+    collate: Collator
+    logits: torch.Tensor
+    holdout_loss: float | None
 
 
 def train(
@@ -38,38 +58,43 @@ def train(
     With `resume` a run of the same recipe, base and data goes on from its last checkpoint.
     Raises AdzError when a gate refuses; nothing is committed then.
     """
-    directory = run_directory(plan)
+    directory = run_directory([plan])
     with alone(directory):
-        version = _train_in(directory, plan, registry, progress, resume=resume)
+        checkpoint = open_directory(directory, progress, resume=resume)
+        with explained(plan, directory):
+            run, ground = _trained(plan, directory, progress, checkpoint)
+            version = finish(run, ground, registry, progress)
         shutil.rmtree(directory, ignore_errors=True)
     return version
 
 
-def _train_in(
-    directory: Path,
-    plan: Plan,
-    registry: protocols.Registry,
-    progress: protocols.Progress,
-    *,
-    resume: bool,
-) -> Version:
+def assist(plan: Plan, progress: protocols.Progress, *, resume: bool) -> None:
+    """Take part in the steps of a run that another process opens and commits."""
+    directory = run_directory([plan])
+    checkpoint = last_checkpoint(directory) if resume else None
+    _trained(plan, directory, progress, checkpoint)
+
+
+def _trained(
+    plan: Plan, directory: Path, progress: protocols.Progress, checkpoint: Path | None
+) -> tuple[Run, Ground]:
+    ground = prepare(plan, progress)
+    run = attach(plan, ground, directory)
+    load_plugins().call_event("adapterhub_before_train", run=run)
+    progress.note(f"profile: {describe_profile(run)}")
+    _take_steps(run, progress, checkpoint)
+    return run, ground
+
+
+def open_directory(directory: Path, progress: protocols.Progress, *, resume: bool) -> Path | None:
+    """Make the directory of a run; return the checkpoint to go on from, if there is one."""
     checkpoint = last_checkpoint(directory) if resume else None
     if resume and checkpoint is None:
         progress.note("there is no checkpoint of this recipe: training from the start")
     if checkpoint is None:
         shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
-    with explained(plan, directory):
-        run, base_logits = prepare(plan, directory, progress)
-        load_plugins().call_event("adapterhub_before_train", run=run)
-        _take_steps(run, progress, checkpoint)
-        _score_after(run)
-        payload = directory / "payload"
-        _check_after(run, base_logits, payload, progress)
-        if plan.recipe.training.input_moments:
-            measure_moments(run, progress)
-        load_plugins().call_event("adapterhub_after_train", run=run, result=run.facts)
-        return commit_run(run, registry, payload, directory / "artifacts")
+    return checkpoint
 
 
 def rows_of(plan: Plan) -> tuple[Rows, Rows]:
@@ -81,11 +106,8 @@ def rows_of(plan: Plan) -> tuple[Rows, Rows]:
     return train_rows, make_rows(plan.holdout[: training.eval_rows], *arguments)
 
 
-def prepare(plan: Plan, directory: Path, progress: protocols.Progress) -> tuple[Run, torch.Tensor]:
-    """Load the base, score it, attach the adapter and pass the gates before training.
-
-    Returns the run and the base's logits on the first rows.
-    """
+def prepare(plan: Plan, progress: protocols.Progress) -> Ground:
+    """Load the base and score it; the rows pass the gates before training."""
     train_rows, holdout_rows = rows_of(plan)
     stop = stop_token(plan.tokenizer, plan.prompt_format)
     pad = choose_pad(plan.tokenizer, stop)
@@ -98,22 +120,34 @@ def prepare(plan: Plan, directory: Path, progress: protocols.Progress) -> tuple[
             f"{plan.recipe.training.max_length} tokens and are left out"
         )
     progress.note(gates.announce(plan.objective, train_rows[0], plan.tokenizer))
+    model = _load(plan, quantized=True)
+    held = None
+    if len(holdout_rows) and plan.objective.likelihood:
+        held = mean_loss(model, holdout_rows, collate, plan.recipe.training.batch_size)
+    logits = gates.probe(model, train_rows, collate)
+    return Ground(model, train_rows, holdout_rows, collate, logits, held)
+
+
+def attach(plan: Plan, ground: Ground, directory: Path) -> Run:
+    """A run with a fresh adapter over the shared weights of the base; a backward pass reaches
+    all of it."""
     # The seed comes before the adapter: its first weights are random.
     torch.manual_seed(plan.recipe.training.seed)
-    model = _load(plan, quantized=True)
-    batch_size = plan.recipe.training.batch_size
-    base_logits = gates.probe(model, train_rows, collate)
-    facts: dict[str, Any] = {}
-    if len(holdout_rows) and plan.objective.likelihood:
-        facts["holdout_loss_base"] = mean_loss(model, holdout_rows, collate, batch_size)
-    method = cast("protocols.Method", load_plugins().load_implementation(plan.method)())
-    model = method.attach(model, plan.method_options, prepared=plan.quantizer is not None)
+    model = method_of(plan).attach(
+        share_weights(ground.base), plan.method_options, prepared=plan.quantizer is not None
+    )
+    facts = {} if ground.holdout_loss is None else {"holdout_loss_base": ground.holdout_loss}
     run = Run(
-        plan, model, train_rows, holdout_rows, collate, directory, compute_device(),
-        plan.steps(len(train_rows)), facts=facts,
+        plan, model, ground.train_rows, ground.holdout_rows, ground.collate, directory,
+        compute_device(), plan.steps(len(ground.train_rows)), facts=facts,
     )  # fmt: skip
     run.layers = gates.check_gradients(model, first_batch(run))
-    return run, base_logits
+    return run
+
+
+def method_of(plan: Plan) -> protocols.Method:
+    """The implementation of the plan's method."""
+    return cast("protocols.Method", load_plugins().load_implementation(plan.method)())
 
 
 def _load(plan: Plan, *, quantized: bool) -> Any:
@@ -137,41 +171,65 @@ def _take_steps(run: Run, progress: protocols.Progress, checkpoint: Path | None)
         "protocols.Objective", load_plugins().load_implementation(run.plan.objective)()
     )
     trainer = objective.trainer(run)
-    begun = time.monotonic()
-    with progress.task(f"training {run.plan.name}", run.steps) as task:
-        trainer.add_callback(Bar(trainer, task))
-        output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.monotonic() - begun
+    facts = drive(trainer, run, progress, checkpoint)
     run.history = list(trainer.state.log_history)
-    run.facts.update(
-        train_loss=output.training_loss,
-        steps=trainer.state.global_step,
-        tokens=trainer.seen_tokens,
-        seconds=round(seconds, 2),
-        tokens_per_second=round(trainer.seen_tokens / seconds, 1),
-        resumed=checkpoint is not None,
+    run.facts.update(facts)
+
+
+def drive(
+    trainer: Any, run: Run, progress: protocols.Progress, checkpoint: Path | None
+) -> dict[str, Any]:
+    """Let a trainer take its steps under a progress bar; return what the manifest says of it."""
+    training = run.recipe.training
+    alerts, end = Alerts(progress), SoftEnd()
+    best = Best(run.directory, trainer.model, training.patience)
+    watching = [alerts, end, best] if training.eval_every else [alerts, end]
+    begun = time.monotonic()
+    with progress.task(f"training {run.plan.name}", run.steps) as task, end.listening():
+        for callback in (*watching, Bar(trainer, task)):
+            trainer.add_callback(callback)
+        output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    end.check(trainer.state.global_step, run.steps)
+    seconds = time.monotonic() - begun
+    kept = best.restore() if training.keep == "best" else None
+    return {
+        **({} if kept is None else {"kept_step": kept}),
+        **({"alerts": list(alerts.said.values())} if alerts.said else {}),
+        "train_loss": output.training_loss,
+        "steps": trainer.state.global_step,
+        "tokens": trainer.seen_tokens,
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(trainer.seen_tokens / seconds, 1),
+        "resumed": checkpoint is not None,
         **trainer.held_out(),
-    )
+    }
 
 
-def _score_after(run: Run) -> None:
+def finish(
+    run: Run, ground: Ground, registry: protocols.Registry, progress: protocols.Progress
+) -> Version:
+    """Score the trained adapter, pass the gates after training and commit."""
     if "holdout_loss_base" in run.facts:
         run.facts["holdout_loss"] = _holdout_loss(run, run.model)
+    payload = run.directory / "payload"
+    _check_after(run, ground, payload)
+    if run.recipe.training.input_moments:
+        measure_moments(run, progress)
+    load_plugins().call_event("adapterhub_after_train", run=run, result=run.facts)
+    return commit_run(run, registry, payload, run.directory / "artifacts")
 
 
 def _holdout_loss(run: Run, model: Any) -> float:
     return mean_loss(model, run.holdout_rows, run.collate, run.recipe.training.batch_size)
 
 
-def _check_after(
-    run: Run, base_logits: torch.Tensor, payload: Path, progress: protocols.Progress
-) -> None:
+def _check_after(run: Run, ground: Ground, payload: Path) -> None:
     adapted = gates.probe(run.model, run.train_rows, run.collate)
-    gates.check_effect(base_logits, adapted)
-    method = cast("protocols.Method", load_plugins().load_implementation(run.plan.method)())
+    gates.check_effect(ground.logits, adapted)
+    method = method_of(run.plan)
     shutil.rmtree(payload, ignore_errors=True)
     method.save(run.model, payload)
-    fresh: Any = method.load(_load(run.plan, quantized=True), payload)
+    fresh: Any = method.load(share_weights(ground.base), payload)
     gates.check_reload(adapted, gates.probe(fresh, run.train_rows, run.collate))
     if run.plan.quantizer is not None:
         # It is served over the base itself, which its gradients never saw.
@@ -179,10 +237,29 @@ def _check_after(
             served = method.load(_load(run.plan, quantized=False), payload)
             run.facts["holdout_loss_served"] = _holdout_loss(run, served)
     elif run.plan.method.mergeable:
-        merged = fresh.merge_and_unload()
+        # Merging writes into the weights, which others share.
+        own: Any = method.load(copy.deepcopy(ground.base), payload)
         run.facts["merge_difference"] = gates.check_merge(
-            adapted, gates.probe(merged, run.train_rows, run.collate)
+            adapted, gates.probe(own.merge_and_unload(), run.train_rows, run.collate)
         )
+
+
+def describe_profile(run: Run) -> str:
+    """How this machine trains it, in one line."""
+    training = run.recipe.training
+    kind = next(p.dtype for p in run.model.parameters() if p.is_floating_point())
+    parts = [str(run.device), str(kind).removeprefix("torch.")]
+    if world() > 1:
+        parts.append(f"{world()} processes")
+    if run.device.type == "cpu":
+        parts.append(f"{torch.get_num_threads()} threads")
+    parts.append(
+        "activations are computed again"
+        if training.gradient_checkpointing
+        else "activations are kept"
+    )
+    parts.append("rows without padding where the base allows it")
+    return ", ".join(parts)
 
 
 def describe(facts: Mapping[str, Any]) -> str:

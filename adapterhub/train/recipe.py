@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class _Options(BaseModel):
@@ -103,7 +103,9 @@ class TrainingOptions(_Options):
     """Batches a step."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """The share of the steps in which the learning rate rises."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "cosine-restarts", "constant"] = "linear"
+    restarts: int = Field(default=3, gt=0)
+    """How often `cosine-restarts` begins anew at the peak."""
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, ge=0)
     """The largest norm of the gradient; 0: not clipped."""
@@ -112,15 +114,27 @@ class TrainingOptions(_Options):
     seed: int = Field(default=0, ge=0)
     eval_every: int | None = Field(default=None, gt=0)
     """Scores the hold-out so often; None: before and after only."""
+    patience: int | None = Field(default=None, gt=0)
+    """Ends after so many scores of the hold-out without a better one; None: never early."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are kept: the last step's, or those of the best score of the hold-out."""
     eval_rows: int = Field(default=200, gt=0)
     """At most so many held-out rows are scored."""
     save_every: int = Field(default=50, gt=0)
     """Keeps a checkpoint so often, for `--resume`."""
     gradient_checkpointing: bool = False
     """Less memory for more time."""
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
+    """Where the metrics go besides the version."""
     input_moments: int | None = Field(default=None, ge=0, strict=True)
     """Keeps the second moment of each adapted module's inputs at this rank, for `adz merge
     --regmean`; 0: does not. None: 32, which takes a few MB, where the method can be merged."""
+
+    @model_validator(mode="after")
+    def _scores(self) -> TrainingOptions:
+        if (self.patience or self.keep == "best") and not self.eval_every:
+            raise ValueError("patience and keep=best need eval_every")
+        return self
 
 
 class TrainRecipe(_Options):

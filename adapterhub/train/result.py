@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +14,7 @@ import yaml
 
 from adapterhub import specs
 from adapterhub.environment import THREADS, environment
+from adapterhub.home import adz_home
 from adapterhub.manifest import BaseLink, Manifest, Version
 from adapterhub.moments import INPUT_MOMENTS
 from adapterhub.plugins import load_plugins
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from adapterhub.protocols import Registry
     from adapterhub.train.plan import Plan
     from adapterhub.train.run import Run
+    from adapterhub.train.sweep import Member
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "safetensors")
 
@@ -62,6 +66,38 @@ def draw_curve(run: Run, path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss (nats a token)", title=run.plan.name)
     axes.legend()
     figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def draw_sweep(members: Sequence[Member], registry: Registry) -> Path:
+    """The training losses of a sweep's runs in one picture below ADZ_HOME; returns its path."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    made = [member for member in members if member.version is not None]
+    for member in made:
+        points = _logged(member.version, registry)
+        axes.plot([s for s, _ in points], [v for _, v in points], linewidth=1, label=member.label)
+    axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.legend()
+    last = made[-1].version.reference if made and made[-1].version else "sweep"
+    path = adz_home() / "sweeps" / f"{last.replace('/', '--').replace('@', '-')}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    return path
+
+
+def _logged(version: Version | None, registry: Registry) -> list[tuple[int, float]]:
+    """(step, loss) of a version's metrics."""
+    if version is None:
+        return []
+    with TemporaryDirectory() as folder:
+        registry.artifacts(version, Path(folder) / "kept")
+        lines = (Path(folder) / "kept" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines if line]
+    return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
 
 
 def make_manifest(run: Run) -> Manifest:

@@ -3,6 +3,8 @@ checkpoints of the adapter alone, a progress bar."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +15,11 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from adapterhub import protocols
+from adapterhub.errors import AdzError
+from adapterhub.home import adz_home
+from adapterhub.train.recipe import TrainingOptions
 from adapterhub.train.rows import LengthGroups
+from adapterhub.train.scale import rank, world
 
 if TYPE_CHECKING:
     from adapterhub.train.run import Run
@@ -37,15 +43,14 @@ def trainer_settings(run: Run) -> dict[str, Any]:
         "bf16": not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         "fp16": False,
         "gradient_checkpointing": training.gradient_checkpointing,
-        "per_device_train_batch_size": training.batch_size,
-        "per_device_eval_batch_size": training.batch_size,
+        # A recipe's batch is that of all processes together.
+        "per_device_train_batch_size": training.batch_size // world(),
+        "per_device_eval_batch_size": training.batch_size // world(),
         "gradient_accumulation_steps": training.accumulation,
         "num_train_epochs": training.epochs,
         "max_steps": training.max_steps or -1,
         "learning_rate": training.lr,
-        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(
-            training.schedule, training.schedule
-        ),
+        **_schedule(training),
         "warmup_steps": int(run.steps * training.warmup),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.clip,
@@ -63,10 +68,33 @@ def trainer_settings(run: Run) -> dict[str, Any]:
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": not on_cpu,
         "remove_unused_columns": False,
-        "report_to": "none",
+        "report_to": reporters(run) or "none",
+        "run_name": run.plan.name,
         "disable_tqdm": True,
         "log_level": "error",
     }
+
+
+def _schedule(training: TrainingOptions) -> dict[str, Any]:
+    if training.schedule == "cosine-restarts":
+        options = {"num_cycles": training.restarts}
+        return {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": options}
+    names = {"constant": "constant_with_warmup"}
+    return {"lr_scheduler_type": names.get(training.schedule, training.schedule)}
+
+
+def reporters(run: Run) -> list[str]:
+    """What the metrics are reported to; AdzError when its package is missing."""
+    names: list[str] = list(run.recipe.training.report_to)
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise AdzError(
+                f"training.report_to names {name}, which is not installed", f"pip install {name}"
+            )
+    # The run's own directory is gone when it has ended.
+    logs = adz_home() / "tensorboard" / run.directory.name
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(logs))
+    return names
 
 
 class RunTrainer:
@@ -87,7 +115,10 @@ class RunTrainer:
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> torch.Tensor:
         """One batch forward and backward, its tokens counted."""
-        self.seen_tokens += int(inputs["attention_mask"].sum())
+        tokens = inputs["attention_mask"].sum()
+        if world() > 1:
+            tokens = cast("Any", self).accelerator.reduce(tokens)
+        self.seen_tokens += int(tokens)
         loss: torch.Tensor = super().training_step(model, inputs, *rest)  # type: ignore[misc]
         return loss
 
@@ -95,10 +126,9 @@ class RunTrainer:
         """A checkpoint holds what is trained; the base is where it always was."""
         directory = Path(output_dir)
         directory.mkdir(parents=True, exist_ok=True)
-        model = self.run.model
         trained = {
             name: p.detach().cpu().contiguous()
-            for name, p in model.named_parameters()
+            for name, p in cast("Any", self).model.named_parameters()
             if p.requires_grad
         }
         save_file(trained, directory / WEIGHTS)
@@ -106,14 +136,17 @@ class RunTrainer:
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
         with torch.no_grad():
-            for name, parameter in self.run.model.named_parameters():
+            for name, parameter in cast("Any", self).model.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(stored[name])
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        # Every process has written its random state by then.
+        cast("Any", self).accelerator.wait_for_everyone()
         step = cast("Any", self).state.global_step
-        (self.run.directory / f"checkpoint-{step}" / COMPLETE).touch()
+        if rank() == 0:
+            (self.run.directory / f"checkpoint-{step}" / COMPLETE).touch()
 
     def held_out(self) -> dict[str, float]:
         """What else the manifest keeps of the held-out rows, measured after the last step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import sys
@@ -97,8 +98,8 @@ def _count_tokens(trainer: Any) -> list[int]:
     return seen
 
 
-def ours(spec: dict[str, Any]) -> dict[str, Any]:
-    """`adz train` without its terminal; with several `members` a sweep over them."""
+def ours(spec: dict[str, Any], train: Any = None) -> dict[str, Any]:
+    """`adz train` without its terminal, or what `train` does with its plan."""
     from adapterhub.cli.output import TerminalProgress
     from adapterhub.plugins import open_registry
     from adapterhub.train import pipeline, trainer
@@ -127,9 +128,29 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
         },
     )  # fmt: skip
     plan = make_plan(recipe, registry)
-    pipeline.train(plan, registry, TerminalProgress())
+    (train or pipeline.train)(plan, registry, TerminalProgress())
     losses = [entry["loss"] for entry in runs[-1].history if "loss" in entry]
     return _facts(clock, seen[-1], losses, _holdout(runs[-1].model, spec))
+
+
+def swept(spec: dict[str, Any]) -> dict[str, Any]:
+    """Several adapters in one pass; tokens of all of them are counted."""
+    from adapterhub.train import sweep
+
+    plans: list[Any] = []
+    sweep_of = sweep.sweep
+
+    def train(plan: Any, registry: Any, progress: Any) -> None:
+        rates = [LR * (number + 1) / 2 for number in range(spec["members"])]
+        for rate in rates:
+            training = plan.recipe.training.model_copy(update={"lr": rate})
+            recipe = plan.recipe.model_copy(update={"training": training})
+            plans.append((f"lr={rate:g}", dataclasses.replace(plan, recipe=recipe)))
+        sweep_of(plans, registry, progress)
+
+    facts = ours(spec, train)
+    facts["tokens_per_second"] *= spec["members"]
+    return facts
 
 
 def _facts(clock: Clock, seen: list[int], losses: list[float], held: float) -> dict[str, Any]:
@@ -168,5 +189,5 @@ def _holdout(model: Any, spec: dict[str, Any]) -> float:
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
-    facts = {"trl": trl, "ours": ours}[given["kind"]](given)
+    facts = {"trl": trl, "ours": ours, "swept": swept}[given["kind"]](given)
     print("\n" + json.dumps(facts))

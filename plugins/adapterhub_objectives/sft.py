@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from adapterhub.train.loss import completion_loss
+from adapterhub.errors import AdzError
+from adapterhub.train.loss import completion_loss, tree_losses
 from adapterhub.train.run import Run, first_batch
-from adapterhub.train.speed import quickened
+from adapterhub.train.speed import Ranges, quickened
 from adapterhub.train.trainer import RunTrainer, trainer_settings
+from adapterhub.train.tree import plant
 
 
 class Sft:
@@ -20,6 +23,10 @@ class Sft:
     def trainer(self, run: Run) -> SftTrainer:
         """A trainer over the run's token rows."""
         return SftTrainer(run)
+
+    def joint_trainer(self, runs: Sequence[Run]) -> JointSftTrainer:
+        """A trainer of all the runs' adapters, in one forward pass."""
+        return JointSftTrainer(runs)
 
 
 class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
@@ -66,5 +73,101 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Nats a scored token, averaged over all batches of a step."""
         loss, tokens = completion_loss(model, inputs)
-        loss = loss / (tokens if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            loss = loss / tokens
+        else:
+            # Counted over all processes, whose gradients are averaged.
+            loss = loss * self.accelerator.num_processes / num_items_in_batch
         return (loss, {}) if return_outputs else loss
+
+
+class Together(torch.nn.Module):
+    """Models over one base as one: what is trained is the adapter of each."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        super().__init__()
+        self.members = torch.nn.ModuleList(models)
+        self.config = models[0].config
+
+
+class JointSftTrainer(SftTrainer):
+    """Trains adapters that differ in rank, scale, targets, learning rate or weight decay.
+
+    Each sees the rows that it would see alone, in the same order, and has a gradient, a norm to
+    be clipped at, a learning rate and an optimizer state of its own; the base's layers compute
+    for all of them at once.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        super().__init__(runs[0])
+        self._runs = runs
+        self._ranges = Ranges()
+        self._losses = torch.zeros(len(runs))
+        self._norms = torch.zeros(len(runs))
+        self.model = self.model_wrapped = Together([run.model for run in runs])
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """As transformers'. Raises AdzError where only the model itself knows its attention."""
+        models = [run.model for run in self._runs]
+        with quickened(models, first_batch(self.run), self._ranges) as quick:
+            if not quick:
+                raise AdzError("this base cannot train several adapters in one pass")
+            return super(SftTrainer, self).train(*arguments, **options)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """One group of parameters a run, with its learning rate and weight decay."""
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        groups = [
+            {
+                "params": [p for p in run.model.parameters() if p.requires_grad],
+                "lr": run.recipe.training.lr,
+                "weight_decay": run.recipe.training.weight_decay,
+            }
+            for run in self._runs
+        ]
+        optimizer: torch.optim.Optimizer = kind(groups, **options)
+        self.optimizer = optimizer
+        return optimizer
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The sum of the runs' losses, each in nats a scored token."""
+        tree, count = plant(inputs), len(self._runs)
+        ends = [len(tree.ids) * (number + 1) for number in range(count)]
+        self._ranges.bounds = list(zip([0, *ends], ends, strict=False))
+        losses = torch.stack(tree_losses(self.run.model, (tree,) * count))
+        scored = len(tree.targets) if num_items_in_batch is None else num_items_in_batch
+        losses = losses / scored
+        self._losses += losses.detach().cpu()
+        return (losses.sum(), {}) if return_outputs else losses.sum()
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        """Each run's gradient by its own norm, so that one that explodes leaves the others as
+        they are; the largest norm is returned."""
+        limit = self.args.max_grad_norm or float("inf")
+        norms = []
+        for run in self._runs:
+            trained = [p for p in run.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm([p.grad for p in trained])
+            if norm > limit:
+                torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
+            norms.append(norm.cpu())
+        self._norms = torch.stack(norms)
+        return self._norms.max()
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        # transformers' own would multiply every gradient by one number where nothing is clipped.
+        return self._clip_grad_norm(model) if grad_norm is None else grad_norm
+
+    def log(self, logs: dict[str, Any], *rest: Any, **options: Any) -> None:
+        """With each run's own loss and norm beside the sum."""
+        if "loss" in logs:
+            logs["losses"], logs["grad_norms"] = self._losses.tolist(), self._norms.tolist()
+            logs["learning_rates"] = [group["lr"] for group in self.optimizer.param_groups]
+            self._losses.zero_()
+        super().log(logs, *rest, **options)

@@ -159,7 +159,7 @@ def test_a_run_that_died_resumes_and_ends_as_an_unbroken_one(
     assert resumed.manifest.metrics["resumed"] is True
     assert resumed.manifest.metrics["holdout_loss"] == unbroken.manifest.metrics["holdout_loss"]
     assert resumed.manifest.payload == unbroken.manifest.payload
-    assert not run_directory(plan_for(**settings)).exists()
+    assert not run_directory([plan_for(**settings)]).exists()
 
 
 def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""One run on several processes: by torchrun on this machine, or by accelerate's launcher.
+
+The parent resolves the recipe and hands it over as a file; each process runs `adz train` on it,
+finds RANK and WORLD_SIZE in its environment and takes its share of every batch. The first one
+commits and leaves what it has to say in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from adapterhub.errors import AdzError, usage_error
+
+if TYPE_CHECKING:
+    from adapterhub.train.plan import Plan
+
+RESULT = "ADZ_TRAIN_RESULT"
+"""The variable that names the file for the result."""
+
+Parallel = Literal["ddp", "zero1", "zero2", "zero3", "fsdp"]
+PARALLEL: tuple[Parallel, ...] = ("ddp", "zero1", "zero2", "zero3", "fsdp")
+
+
+def rank() -> int:
+    """This process's number among those of the run; 0 where there is one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_worker() -> bool:
+    """Whether a parent has handed this run over."""
+    return RESULT in os.environ
+
+
+def report(values: dict[str, Any]) -> None:
+    """Leave the result where the parent looks for it."""
+    if rank() == 0:
+        Path(os.environ[RESULT]).write_text(json.dumps(values), encoding="utf-8")
+
+
+def hand_over(plan: Plan, processes: int, parallel: Parallel, *, resume: bool) -> dict[str, Any]:
+    """Train on `processes` processes of this machine; return what the first one reported.
+
+    Raises AdzError for what cannot work, and what the run itself raised.
+    """
+    check(plan, processes, parallel, on_gpu=_has_gpu())
+    with TemporaryDirectory() as folder:
+        recipe, result = Path(folder) / "recipe.yaml", Path(folder) / "result.json"
+        recipe.write_text(yaml.safe_dump(plan.resolved, allow_unicode=True), encoding="utf-8")
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        if parallel != "ddp":
+            config = Path(folder) / "accelerate.yaml"
+            text = yaml.safe_dump(accelerate_config(parallel, processes))
+            config.write_text(text, encoding="utf-8")
+            launcher = ["accelerate.commands.launch", "--config_file", str(config)]
+        command = [
+            sys.executable, "-m", *launcher, "-m", "adapterhub.cli", "train", "-c", str(recipe),
+            *(["--resume"] if resume else []),
+        ]  # fmt: skip
+        code = _run(command, _environment(processes, result))
+        with suppress(FileNotFoundError):
+            found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+            if "error" in found:
+                raise AdzError(*found["error"], exit_code=found["exit_code"])
+            return found
+    raise AdzError(f"the processes of the run ended with code {code}", "their reason is above")
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    # Their stdout, too, goes to stderr: a result is printed by the parent.
+    with subprocess.Popen(command, env=environment, stdout=2) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The terminal has told the children too; they say how to go on.
+            return process.wait()
+
+
+def _environment(processes: int, result: Path) -> dict[str, str]:
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, RESULT: str(result)}
+    if not _has_gpu():
+        environment["ACCELERATE_USE_CPU"] = "true"
+    return environment
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def check(plan: Plan, processes: int, parallel: Parallel, *, on_gpu: bool) -> None:
+    """Raise AdzError for a combination that is known not to work, with the reason."""
+    training, quantizer = plan.recipe.training, plan.quantizer
+    if training.batch_size % processes:
+        raise usage_error(
+            f"a batch of {training.batch_size} rows cannot be shared among {processes} processes",
+            f"make training.batch_size a multiple of {processes}",
+        )
+    if parallel != "ddp" and not on_gpu:
+        raise usage_error(
+            f"--parallel {parallel} needs GPUs", "on a CPU, --nproc alone trains with ddp"
+        )
+    if quantizer is None or parallel == "ddp":
+        return
+    if parallel == "fsdp":
+        # huggingface/trl#6343
+        raise usage_error(
+            "FSDP2 cannot shard a base that is quantised",
+            f"train without {quantizer.name}, or with --parallel ddp",
+        )
+    if parallel == "zero3":
+        raise usage_error(
+            f"ZeRO-3 cannot shard weights that {quantizer.name} has packed",
+            "use --parallel zero2, or no quantizer",
+        )
+
+
+def accelerate_config(parallel: Parallel, processes: int) -> dict[str, Any]:
+    """The configuration for `accelerate launch` on one machine. GPU unproven."""
+    common: dict[str, Any] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "machine_rank": 0,
+        "num_machines": 1,
+        "num_processes": processes,
+        "mixed_precision": "bf16",
+    }
+    if parallel == "fsdp":
+        return common | {
+            "distributed_type": "FSDP",
+            "fsdp_config": {
+                "fsdp_version": 2,
+                "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+                "fsdp_reshard_after_forward": True,
+                "fsdp_state_dict_type": "FULL_STATE_DICT",
+                "fsdp_cpu_ram_efficient_loading": True,
+            },
+        }
+    stage = int(parallel.removeprefix("zero"))
+    return common | {
+        "distributed_type": "DEEPSPEED",
+        "deepspeed_config": {
+            "zero_stage": stage,
+            "zero3_init_flag": stage == 3,
+            "zero3_save_16bit_model": stage == 3,
+            "gradient_accumulation_steps": "auto",
+            "offload_optimizer_device": "none",
+            "offload_param_device": "none",
+        },
+    }

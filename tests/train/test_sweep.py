@@ -1,0 +1,120 @@
+"""Sweeps: one pass gives what separate runs give, the winner is tagged, refusals stay alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapterhub.errors import AdzError
+from adapterhub.protocols import Registry
+from adapterhub.train.pipeline import train
+from adapterhub.train.sweep import combinations, sweep, why_apart
+
+PlanFor = Callable[..., Any]
+
+
+def weights(registry: Registry, version: Any) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = load_file(
+        registry.path(version) / "adapter_model.safetensors"
+    )
+    return loaded
+
+
+def test_one_pass_ends_where_separate_runs_end(
+    plan_for: PlanFor, registry: Registry, progress: Any
+) -> None:
+    plans = [
+        (f"r={r}", plan_for(method={"name": "lora", "r": r}, training={"lr": lr, "max_steps": 4}))
+        for r, lr in ((2, 1e-2), (8, 3e-3), (4, 1e-3))
+    ]
+    assert why_apart([plan for _, plan in plans]) == ""
+    alone = [train(plan, registry, progress) for _, plan in plans]
+    done = sweep(plans, registry, progress)
+    assert done.joint
+    assert [member.error for member in done.members] == [None] * 3
+    for member, single in zip(done.members, alone, strict=True):
+        assert member.version is not None
+        mine, theirs = weights(registry, member.version), weights(registry, single)
+        for name, tensor in theirs.items():
+            torch.testing.assert_close(mine[name], tensor, rtol=1e-2, atol=2e-4)
+        metrics, expected = member.version.manifest.metrics, single.manifest.metrics
+        assert metrics["holdout_loss"] == pytest.approx(expected["holdout_loss"], rel=1e-4)
+        assert metrics["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
+        assert member.version.manifest.recipe == single.manifest.recipe
+    assert done.winner is not None
+    best = min(alone, key=lambda version: version.manifest.metrics["holdout_loss"])
+    assert registry.resolve("double@best").manifest.recipe == best.manifest.recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"method": {"name": "dora"}}, "plain LoRA"),
+        ({"method": {"name": "lora", "dropout": 0.1}}, "dropout"),
+        ({"training": {"batch_size": 2}}, "training.batch_size differs"),
+        ({"training": {"seed": 3}}, "training.seed differs"),
+        ({"data": {"holdout": 0.1}}, "options of data"),
+    ],
+)
+def test_what_cannot_share_a_pass_says_why(
+    change: dict[str, Any], reason: str, plan_for: PlanFor
+) -> None:
+    assert reason in why_apart([plan_for(), plan_for(**change)])
+
+
+def test_runs_that_differ_too_much_are_trained_in_turn(
+    plan_for: PlanFor, registry: Registry, progress: Any
+) -> None:
+    plans = [("a", plan_for()), ("b", plan_for(training={"max_steps": 2}))]
+    done = sweep(plans, registry, progress)
+    assert not done.joint
+    assert any("max_steps differs" in note for note in progress.notes)
+    assert [m.version.number for m in done.members if m.version] == [1, 2]
+
+
+def test_a_run_that_is_refused_leaves_the_others(
+    plan_for: PlanFor, registry: Registry, progress: Any
+) -> None:
+    plans = [
+        (f"lr={lr}", plan_for(training={"lr": lr, "clip": 0, "max_steps": 6}))
+        for lr in (1e-2, 1e30)
+    ]
+    done = sweep(plans, registry, progress)
+    assert done.joint
+    assert done.members[0].version is not None
+    assert "not finite" in str(done.members[1].error)
+    assert done.winner is done.members[0]
+    with pytest.raises(AdzError, match="not finite"):
+        sweep(plans[1:], registry, progress)
+
+
+def test_axes_make_every_combination() -> None:
+    found = combinations({"data": {"train": "x"}}, ["r=8,16", "lr=1e-4,3e-4"])
+    assert [label for label, _ in found] == [
+        "r=8 lr=1e-4", "r=8 lr=3e-4", "r=16 lr=1e-4", "r=16 lr=3e-4",
+    ]  # fmt: skip
+    assert found[3][1] == {
+        "data": {"train": "x"}, "method": {"r": 16}, "training": {"lr": 3e-4},
+    }  # fmt: skip
+    with pytest.raises(AdzError, match="not key=value"):
+        combinations({}, ["r"])
+
+
+def test_the_command_prints_a_table_and_the_winner(
+    adz: Any, registry: Registry, data_file: Path
+) -> None:
+    result = adz(
+        "train", "--data", data_file, "-o", "training.max_steps=3", "-o", "data.holdout=0.2",
+        "--sweep", "r=2,4", "lr=1e-2,1e-3",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.out.count("double@") >= 4
+    assert "double@best" in result.out
+    assert "r=4 lr=1e-3" in result.out
+    (plot,) = [line for line in result.out.splitlines() if line.endswith(".png")]
+    assert Path(plot.split()[-1]).read_bytes().startswith(b"\x89PNG")
