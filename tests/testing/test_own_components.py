@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from adapterhub.plugins import load_plugins
 from adapterhub.testing import (
+    EngineConformance,
+    FormatConformance,
     MergeRuleConformance,
     MergeSpaceConformance,
     MethodConformance,
     MetricConformance,
+    ObjectiveConformance,
     QuantizerConformance,
+    RemoteConformance,
 )
 
 
@@ -42,3 +46,42 @@ globals().update(
 globals().update(each(MethodConformance))
 globals().update(each(QuantizerConformance))
 globals().update(each(MetricConformance))
+
+
+class TestObjectiveSft(ObjectiveConformance):
+    """The one that learns from any rows."""
+
+    name = "sft"
+
+
+TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there"}]
+FORMATS = {
+    "messages": ([{"messages": TURNS}], [{"messages": TURNS[:1]}]),
+    "alpaca": ([{"instruction": "Greet", "input": "", "output": "Hi"}], [{"instruction": "Greet"}]),
+    "prompt_completion": ([{"prompt": "Greet", "completion": " Hi"}], [{"prompt": "Greet"}]),
+    "text": ([{"text": "Once upon a time"}], [{"text": ""}]),
+}
+
+
+class TestRemoteFiles(RemoteConformance):
+    """A directory; other file systems have tests of their own."""
+
+    name = "files"
+
+    def url(self, folder):
+        return (folder / "share").as_uri()
+
+
+class TestEngineTransformers(EngineConformance):
+    """vLLM takes a minute to start, and has the tests of tests/serve."""
+
+    name = "transformers"
+
+
+def _format(name, rows, broken):
+    return type(f"TestFormat_{name}", (FormatConformance,), {
+        "name": name, "rows": rows, "broken": broken,
+    })  # fmt: skip
+
+
+globals().update({f"TestFormat_{n}": _format(n, *given) for n, given in FORMATS.items()})
