@@ -25,6 +25,7 @@ from adapterhub import hookspecs, specs
 from adapterhub.cli import COMMANDS, adz
 from adapterhub.plugins import C, load_plugins
 from adapterhub.scaffold import parse_part, render
+from adapterhub.train.foreign import PROJECTS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_TABLE = ROOT / "docs" / "demo-table.txt"
@@ -106,6 +107,30 @@ def merge_reference() -> str:
     return "\n".join(parts)
 
 
+def foreign_reference() -> str:
+    """How each key of other trainers' recipes is read."""
+    parts = [GENERATED, "# Recipes of other trainers\n", inspect.cleandoc(_FOREIGN) + "\n"]
+    for project in PROJECTS:
+        parts.append(f"## {project.name}\n\n| key | is |\n|---|---|")
+        rows = {key: f"`{ours}`" for key, ours in project.moved.items()}
+        rows |= dict.fromkeys(project.read, "read by its value")
+        rows |= {key: f"not used: {reason}" for key, reason in project.unused.items()}
+        parts.append("\n".join(f"| `{key}` | {rows[key]} |" for key in sorted(rows)) + "\n")
+    return "\n".join(parts)
+
+
+_FOREIGN = """
+    `adz train -c FILE` takes recipes of Axolotl, LLaMA-Factory, NeMo AutoModel and TRL as they are.
+    It says whose recipe it found; every key is mapped, told to have no effect here with the reason,
+    or is an error (`--ignore-unknown` makes a warning of it). Values that have no counterpart, such
+    as another `finetuning_type`, are errors too. `-o` and flags win over the recipe.
+
+    A model is looked up among the known bases by its name or source; where it is none, a note says
+    how to add it. Data is looked up beside the recipe, then here, then on the Hub. LLaMA-Factory's
+    data sets are looked up in `dataset_info.json`. A TRL recipe does not say its trainer: give
+    `--objective`. Options of LoRA that are 4 or 8 bit become `quantizer: nf4` or `int8`.
+"""
+
 _MERGING = """
     A merge is a rule in a space, module by module. Weights are 1/n where none are given, and are
     never normalised silently. Multiplying all of them multiplies the result, in every rule but
@@ -141,6 +166,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "reference" / "commands.md": command_reference(),
         ROOT / "docs" / "reference" / "hooks.md": hook_reference(),
         ROOT / "docs" / "reference" / "merging.md": merge_reference(),
+        ROOT / "docs" / "importing-recipes.md": foreign_reference(),
     }
     if DEMO_TABLE.exists():
         found[README] = readme()

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     "configs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A recipe in YAML; several are trained as a sweep.",
+    help="A recipe in YAML, ours or one of Axolotl, LLaMA-Factory, NeMo AutoModel or TRL; several "
+    "are trained as a sweep.",
 )
 @click.option(
     "-o",
@@ -60,6 +61,11 @@ if TYPE_CHECKING:
     help="Train every combination: --sweep r=8,16 lr=1e-4,3e-4.",
 )
 @click.argument("axes", nargs=-1, metavar="[KEY=A,B,...]...")
+@click.option(
+    "--ignore-unknown",
+    is_flag=True,
+    help="Leave out keys of another trainer's recipe that have no counterpart.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be trained; loads no weights.")
 @click.option("--nproc", type=int, default=1, help="Train on so many processes or GPUs.")
 @click.option(
@@ -83,6 +89,7 @@ def command(
     overrides: tuple[str, ...],
     sweep: tuple[str, ...],
     axes: tuple[str, ...],
+    ignore_unknown: bool,
     dry_run: bool,
     nproc: int,
     parallel: str,
@@ -109,16 +116,19 @@ def command(
     }
     from adapterhub.errors import usage_error
 
+    def merged(path: Path | None) -> dict[str, Any]:
+        return _merged(path, overrides, flags, ignore_unknown=ignore_unknown)
+
     if axes and not sweep:
         raise usage_error(f"unexpected {axes[0]!r}", "several values go behind --sweep")
     if sweep or len(configs) > 1:
         if dry_run:
             raise usage_error("a sweep has no --dry-run", "try one of its recipes")
-        recipes = [(str(c), _merged(c, overrides, flags)) for c in configs]
-        recipes = recipes or [("", _merged(None, overrides, flags))]
+        recipes = [(str(c), merged(c)) for c in configs]
+        recipes = recipes or [("", merged(None))]
         _sweep(recipes, (*sweep, *axes), resume=resume, as_json=as_json)
         return
-    recipe = validate(TrainRecipe, _merged(configs[0] if configs else None, overrides, flags))
+    recipe = validate(TrainRecipe, merged(configs[0] if configs else None))
     registry = open_registry()
 
     from adapterhub.train.plan import make_plan
@@ -192,14 +202,18 @@ def _sweep(
 
 
 def _merged(
-    config: Path | None, overrides: tuple[str, ...], flags: dict[str, Any]
+    config: Path | None,
+    overrides: tuple[str, ...],
+    flags: dict[str, Any],
+    *,
+    ignore_unknown: bool,
 ) -> dict[str, Any]:
-    from adapterhub.config import merge_into, parse_overrides, read_recipe
+    from adapterhub.config import merge_into, parse_overrides
     from adapterhub.errors import usage_error
 
     values: dict[str, Any] = {}
     if config is not None:
-        merge_into(values, _from_folder(read_recipe(config), config.parent))
+        merge_into(values, _read_config(config, ignore_unknown=ignore_unknown))
     for source in (parse_overrides(overrides), _nested(flags)):
         for part in (values, source):
             _expand_names(part)
@@ -208,6 +222,35 @@ def _merged(
     if not isinstance(data, dict) or "train" not in data:
         raise usage_error("no data is given", "use --data FILE, or data.train in the recipe")
     return values
+
+
+def _read_config(path: Path, *, ignore_unknown: bool) -> dict[str, Any]:
+    """A recipe of ours, or of another trainer with what is to be said of it on stderr."""
+    from adapterhub.config import read_recipe
+    from adapterhub.errors import usage_error
+    from adapterhub.train.foreign import recognise, translate
+
+    values = read_recipe(path)
+    project = recognise(values)
+    if project is None:
+        return _from_folder(values, path.parent)
+    from adapterhub.plugins import open_registry
+
+    bases = {base.name: base.source for base in open_registry().bases()}
+    read = translate(project, values, path.parent, bases)
+    unknown = ", ".join(read.unknown)
+    if unknown and not ignore_unknown:
+        raise usage_error(
+            f"unknown keys in this {read.project} recipe: {unknown}",
+            "take them out, or use --ignore-unknown",
+        )
+    progress = TerminalProgress()
+    progress.note(f"read as a recipe of {read.project}")
+    for note in read.notes:
+        progress.note(note)
+    if unknown:
+        progress.warn(f"ignored: {unknown}")
+    return read.values
 
 
 def _nested(flags: dict[str, Any]) -> dict[str, Any]:
