@@ -13,7 +13,7 @@ import torch
 
 from adapterhub.data import stop_token
 from adapterhub.plugins import load_plugins, open_registry
-from adapterhub.train.pipeline import prepare
+from adapterhub.train.pipeline import attach, prepare
 from adapterhub.train.rows import Row
 
 WORDS = [f"{chr(97 + n)}{n}" + "x" * (n % 4) for n in range(20)]
@@ -48,7 +48,7 @@ def trainer_of(
 
     def build(kind: str, objective: dict[str, Any]) -> Any:
         plan = plan_for(data={"train": rows_file(kind)}, objective=objective)
-        run, _ = prepare(plan, tmp_path / "run", progress)
+        run = attach(plan, prepare(plan, progress), tmp_path / "run")
         trainer = load_plugins().load_implementation(plan.objective)().trainer(run)
         torch.manual_seed(1)
         with torch.no_grad():
