@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, get_origin
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -91,7 +91,10 @@ def validate(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
         path = _option_path(model, [str(part) for part in first["loc"]])
         name = ".".join([prefix, *path] if prefix else path)
         if first["type"] in ("extra_forbidden", "invalid_key"):
-            near = get_close_matches(path[-1], _fields(model, path[:-1]), n=1)
+            # A model may know its options by other names too, which only explain.
+            renamed = getattr(model, "renamed", {}) if len(path) == 1 else {}
+            near = [renamed[path[-1]]] if path[-1] in renamed else []
+            near = near or get_close_matches(path[-1], _fields(model, path[:-1]), n=1)
             hint = f"did you mean {near[0]}?" if near else "see --help"
             raise usage_error(f"unknown option {name}", hint) from error
         if first["type"] == "missing":
@@ -107,10 +110,21 @@ def _option_path(model: type[BaseModel], path: list[str]) -> list[str]:
         field = getattr(current, "model_fields", {}).get(part)
         if field is None:
             return path
-        if get_origin(field.annotation) in (Union, UnionType) and depth < len(path):
+        current = _nested_model(field.annotation)
+        if current is None and get_origin(field.annotation) in (Union, UnionType):
             return path[:depth]
-        current = field.annotation
     return path
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    """The model that an option holds, or may hold beside nothing."""
+    members = [a for a in get_args(annotation) if a is not NoneType] or [annotation]
+    found = members[0]
+    return (
+        found
+        if len(members) == 1 and isinstance(found, type) and issubclass(found, BaseModel)
+        else None
+    )
 
 
 def _problem(error: Mapping[str, Any]) -> str:
@@ -138,8 +152,8 @@ def _number(text: str) -> Any:
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
     current: Any = model
     for part in path:
-        annotation = current.model_fields[part].annotation if part in current.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        field = current.model_fields.get(part)
+        current = _nested_model(field.annotation) if field else None
+        if current is None:
             return []
-        current = annotation
     return list(current.model_fields)

@@ -56,6 +56,7 @@ class Method(Component):
     `load` can. convertible: `adz convert` makes a plain LoRA of it, and `impl` is a
     `protocols.ConvertibleMethod` too. vllm: vLLM serves it as it is. quantizers: the quantizers
     that it works with, or None for all; a pair outside is refused with `quantizer_reason`.
+    needs_quantizer: it is of no use over a base in plain floats.
     """
 
     storage: Literal["peft", "own"] = "peft"
@@ -64,6 +65,7 @@ class Method(Component):
     vllm: bool = False
     quantizers: tuple[str, ...] | None = None
     quantizer_reason: str = ""
+    needs_quantizer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,15 +37,18 @@ from adapterhub.protocols.serve import (
     ServeSettings,
 )
 from adapterhub.protocols.train import (
+    CalibratedMethod,
     Fold,
     FoldingMethod,
     JointObjective,
     Method,
     Objective,
     Quantizer,
+    SteppingMethod,
 )
 
 __all__ = [
+    "CalibratedMethod",
     "CollectReport",
     "ConvertibleMethod",
     "Coordinates",
@@ -80,6 +83,7 @@ __all__ = [
     "Repaired",
     "ServeSettings",
     "ServerStatus",
+    "SteppingMethod",
     "SurveyingRule",
     "Task",
     "TransferInterruptedError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -51,6 +51,30 @@ class FoldingMethod(Method, Protocol):
         shapes: the base's tensors, named as the parameters of the loaded model. None: this
         adapter cannot be folded tensor by tensor. Raise AdzError when it cannot be merged.
         """
+
+
+@runtime_checkable
+class CalibratedMethod(Method, Protocol):
+    """A method whose first weights come from the data."""
+
+    def calibrate(
+        self, model: torch.nn.Module, batches: Iterable[Mapping[str, torch.Tensor]]
+    ) -> None:
+        """Called once after `attach`, with training batches as `rows.Collator` makes them."""
+
+
+@runtime_checkable
+class SteppingMethod(Method, Protocol):
+    """A method that does something of its own at every optimizer step."""
+
+    def begin(self, model: torch.nn.Module, steps: int) -> None:
+        """Called before the first of `steps` steps; AdzError where they are too few."""
+
+    def before_step(self, model: torch.nn.Module) -> None:
+        """Called when the gradients of a step are whole, before the optimizer uses them."""
+
+    def after_step(self, model: torch.nn.Module, step: int) -> None:
+        """Called after step number `step`, the first is 1, while its gradients are still there."""
 
 
 class Quantizer(Protocol):

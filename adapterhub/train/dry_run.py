@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from adapterhub.train import gates
 from adapterhub.train.pipeline import rows_of
 from adapterhub.train.plan import Plan
 from adapterhub.train.rows import IGNORED, choose_pad
+from adapterhub.train.targets import report_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class DryRun:
         """For people."""
         recipe = yaml.safe_dump(self.values["recipe"], sort_keys=False, allow_unicode=True)
         data, adapter = self.values["data"], self.values["adapter"]
+        frozen = ", ".join(f"{n} x{count}" for n, count in adapter["frozen"].items()) or "nothing"
         targets = ", ".join(f"{name} x{count}" for name, count in adapter["targets"].items())
         total = adapter["parameters"] + self.values["base"]["parameters"]
         left_out = f", {data['skipped']} too long and left out" if data["skipped"] else ""
@@ -43,6 +44,7 @@ class DryRun:
                 f"lr        {self.values['recipe']['training']['lr']:g} ({self.values['lr']})",
                 f"adapter   {adapter['parameters']:,} trainable of {total:,} parameters",
                 f"targets   {targets}",
+                f"frozen    {frozen}",
                 self.values["preview"],
             )
         )
@@ -91,13 +93,9 @@ def _adapter(plan: Plan) -> dict[str, Any]:
         model = cast(
             "Any", method.attach(model, plan.method_options, prepared=plan.quantizer is not None)
         )
-    layers = {
-        gates.adapted_layer(model, name)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-    targets = Counter(layer.rsplit(".", 1)[-1] or type(model).__name__ for layer in layers)
+    report = report_targets(model)
     return {
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "targets": dict(sorted(targets.items())),
+        "parameters": report.parameters,
+        "targets": report.adapted,
+        "frozen": report.frozen,
     }

@@ -26,6 +26,8 @@ from adapterhub.train.result import commit_run
 from adapterhub.train.rows import Collator, Rows, choose_pad, make_rows
 from adapterhub.train.run import Run, first_batch
 from adapterhub.train.scale import world
+from adapterhub.train.stepping import calibrate, follow_steps
+from adapterhub.train.targets import report_targets
 from adapterhub.train.trainer import Bar
 from adapterhub.train.watch import Alerts, Best, SoftEnd
 
@@ -141,6 +143,8 @@ def attach(plan: Plan, ground: Ground, directory: Path) -> Run:
         plan, model, ground.train_rows, ground.holdout_rows, ground.collate, directory,
         compute_device(), plan.steps(len(ground.train_rows)), facts=facts,
     )  # fmt: skip
+    calibrate(method_of(plan), run)
+    progress.note(f"adapted: {report_targets(model).text()}")
     run.layers = gates.check_gradients(model, first_batch(run))
     return run
 
@@ -171,6 +175,7 @@ def _take_steps(run: Run, progress: protocols.Progress, checkpoint: Path | None)
         "protocols.Objective", load_plugins().load_implementation(run.plan.objective)()
     )
     trainer = objective.trainer(run)
+    follow_steps(method_of(run.plan), run, trainer, resumed=checkpoint is not None)
     facts = drive(trainer, run, progress, checkpoint)
     run.history = list(trainer.state.log_history)
     run.facts.update(facts)

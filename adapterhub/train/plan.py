@@ -154,6 +154,12 @@ def _input_moments(recipe: TrainRecipe, method: specs.Method) -> int:
 
 
 def _check_pair(method: specs.Method, quantizer: specs.Quantizer | None) -> None:
+    if quantizer is None and method.needs_quantizer:
+        works = ", ".join(method.quantizers or ())
+        raise usage_error(
+            f"the method {method.name} needs a base that is held quantised",
+            f"--quantizer with one of {works}",
+        )
     if quantizer is None or method.quantizers is None or quantizer.name in method.quantizers:
         return
     reason = f": {method.quantizer_reason}" if method.quantizer_reason else ""

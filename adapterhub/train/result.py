@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from adapterhub import specs
+from adapterhub.bases.adapter_files import CONFIG
 from adapterhub.environment import THREADS, environment
 from adapterhub.home import adz_home
 from adapterhub.manifest import BaseLink, Manifest, Version
@@ -33,7 +34,7 @@ def commit_run(run: Run, registry: Registry, payload: Path, artifacts: Path) -> 
     shutil.rmtree(artifacts, ignore_errors=True)
     artifacts.mkdir(parents=True)
     write_artifacts(run, artifacts)
-    return registry.commit(make_manifest(run), payload, artifacts)
+    return registry.commit(make_manifest(run, payload), payload, artifacts)
 
 
 def write_artifacts(run: Run, directory: Path) -> None:
@@ -100,19 +101,20 @@ def _logged(version: Version | None, registry: Registry) -> list[tuple[int, floa
     return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
 
 
-def make_manifest(run: Run) -> Manifest:
+def make_manifest(run: Run, payload: Path) -> Manifest:
     """Everything that the version's manifest says of the run."""
     plan = run.plan
-    options = plan.method_options
     trained = [p for p in run.model.parameters() if p.requires_grad]
     adapter: dict[str, Any] = {
         "modules": run.layers,
         "parameters": sum(p.numel() for p in trained),
         "dtype": str(trained[0].dtype).removeprefix("torch."),
     }
-    for fact, option in (("rank", "r"), ("alpha", "alpha")):
-        if hasattr(options, option):
-            adapter[fact] = getattr(options, option)
+    stored = json.loads((payload / CONFIG).read_text(encoding="utf-8"))
+    for fact, option in (("rank", "r"), ("alpha", "lora_alpha")):
+        # What is stored counts: some methods end at another rank than they trained.
+        if stored.get(option):
+            adapter[fact] = stored[option]
     return Manifest(
         name=plan.name,
         method=plan.recipe.method.name,

@@ -1,78 +1,118 @@
-"""The options of each method. Imports no torch.
+"""The options of each method, as pydantic models of PEFT's schema. Imports no torch.
 
-`suggested_lr` is the peak learning rate where the recipe names none: high for the methods that
-train few parameters.
+`adapterhub_peft.options:lora` is the model of the method `lora`, built when it is asked for.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-Targets = str | list[str]
+from adapterhub_peft.catalogue import Entry, entries
+from adapterhub_peft.schema import Option, PeftType, peft_types, read_type
 
-
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LoraOptions(_Options):
-    """Options of `lora`."""
-
-    suggested_lr: ClassVar[float] = 5e-4
-    rslora: ClassVar[bool] = False
-    dora: ClassVar[bool] = False
-
-    r: int = Field(default=16, ge=1)
-    """The rank."""
-    alpha: float = Field(default=32, gt=0)
-    """The update is scaled by alpha / r."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: Targets = "all-linear"
-    """`all-linear` (all but the output layer), a regular expression, or a list of names."""
+_PLAIN: Mapping[str, Any] = {
+    "int": int, "float": float, "bool": bool, "str": str, "null": None, "any": Any,
+}  # fmt: skip
+# PEFT takes whatever it is given; these could only be a slip.
+_LIMITS: Mapping[str, Mapping[str, Any]] = {
+    "r": {"ge": 1},
+    "tokens": {"ge": 1},
+    "alpha": {"gt": 0},
+    "dropout": {"ge": 0, "lt": 1},
+}
 
 
-class RsLoraOptions(LoraOptions):
-    """Options of `rslora`; the update is scaled by alpha / sqrt(r)."""
+class PeftOptions(BaseModel):
+    """Options of a method of PEFT.
 
-    suggested_lr: ClassVar[float] = 2e-4
-    rslora: ClassVar[bool] = True
+    `suggested_lr` is the peak learning rate where the recipe names none; `entry` says which
+    method it is, and `kind` how PEFT calls the options. `renamed` has PEFT's names of those that
+    are called otherwise here.
+    """
 
-    alpha: float = Field(default=16, gt=0)
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    suggested_lr: ClassVar[float | None]
+    entry: ClassVar[Entry]
+    kind: ClassVar[PeftType]
+    renamed: ClassVar[Mapping[str, str]]
 
-class DoraOptions(LoraOptions):
-    """Options of `dora`."""
-
-    dora: ClassVar[bool] = True
-
-
-class Ia3Options(_Options):
-    """Options of `ia3`."""
-
-    suggested_lr: ClassVar[float] = 1e-2
-
-    targets: Targets = "auto"
-    """`auto`: what the paper scales (keys, values, the feed-forward layer) where PEFT knows the
-    architecture; a regular expression, or a list of names."""
-    feedforward: Targets = "auto"
-    """Which of them are scaled at their input: the second layer of the feed-forward block."""
+    def fields(self) -> dict[str, Any]:
+        """What was given and what this method sets, by PEFT's names of the fields."""
+        given = {
+            option.field: getattr(self, name)
+            for name, option in self.kind.options.items()
+            if name in type(self).model_fields
+        }
+        return given | dict(self.entry.fixed)
 
 
-class PrefixOptions(_Options):
-    """Options of `prefix`."""
-
-    suggested_lr: ClassVar[float] = 1e-2
-
-    tokens: int = Field(default=16, ge=1)
-    """Virtual tokens before the prompt."""
+def __getattr__(name: str) -> type[PeftOptions]:
+    if name not in entries():
+        raise AttributeError(f"{name} is no method of PEFT")
+    return _model(name)
 
 
-class PromptOptions(_Options):
-    """Options of `prompt`."""
+@cache
+def _model(method: str) -> type[PeftOptions]:
+    entry = entries()[method]
+    kind = peft_types()[entry.type]
+    shown = {n: o for n, o in kind.options.items() if o.field not in entry.fixed}
+    fields = {name: _field(name, option, entry.defaults) for name, option in shown.items()}
+    model: Any = create_model(
+        f"Options of {method}", __base__=PeftOptions, __module__=__name__, **fields
+    )
+    model.suggested_lr = entry.lr
+    model.entry, model.kind = entry, kind
+    model.renamed = {o.field: n for n, o in shown.items() if o.field != n}
+    built: type[PeftOptions] = model
+    return built
 
-    suggested_lr: ClassVar[float] = 3e-2
 
-    tokens: int = Field(default=16, ge=1)
-    """Virtual tokens before the prompt."""
+def _field(name: str, option: Option, defaults: Mapping[str, Any]) -> tuple[Any, Any]:
+    default = defaults.get(name, option.default)
+    # A whole number to PEFT, which scales by it as by any other.
+    annotation = float if name == "alpha" and default is not None else _annotation(option.kind)
+    if name in ("targets", "feedforward"):
+        annotation = str | list[str]
+    elif name == "parameters":
+        annotation = Literal["auto"] | list[str]
+    elif default is None:
+        annotation = annotation | None
+    # Some types have a rank of 0 for none.
+    limits = {} if default in (None, 0) and name != "dropout" else _LIMITS.get(name, {})
+    if name in defaults and defaults[name] is ...:
+        return annotation, Field(description=option.help, **limits)
+    return annotation, Field(default=default, description=option.help, **limits)
+
+
+def _annotation(kind: Any) -> Any:
+    if isinstance(kind, list):
+        return Union[tuple(_annotation(member) for member in kind)]  # noqa: UP007
+    if isinstance(kind, str):
+        return _PLAIN[kind]
+    if "choice" in kind:
+        # PEFT writes a pattern among the choices: `pissa_niter_[number of iters]`.
+        plain = tuple(c for c in kind["choice"] if "[" not in str(c))
+        patterns = [_pattern(c) for c in kind["choice"] if "[" in str(c)]
+        return Union[(Literal[plain], *patterns)]
+    if "list" in kind:
+        return list[_annotation(kind["list"])]  # type: ignore[misc]
+    if "dict" in kind:
+        return dict[str, _annotation(kind["dict"])]  # type: ignore[misc]
+    return _nested(kind)
+
+
+def _pattern(choice: str) -> Any:
+    return Annotated[str, Field(pattern=f"^{choice.partition('[')[0]}[0-9]+$")]
+
+
+def _nested(kind: Mapping[str, Any]) -> Any:
+    inner = read_type(kind)
+    fields = {name: _field(name, option, {}) for name, option in inner.options.items()}
+    settings = ConfigDict(extra="forbid", frozen=True)
+    return create_model(inner.config, __config__=settings, **fields)  # type: ignore[call-overload]

@@ -6,12 +6,14 @@ PEFT takes `["q_proj", "typo_proj"]` in silence as long as one of them matches.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from adapterhub.errors import usage_error
 
 ALL_LINEAR = "all-linear"
+AUTO = "auto"
 
 
 def check_targets(model: Any, targets: str | list[str], option: str) -> None:
@@ -24,6 +26,7 @@ def check_targets(model: Any, targets: str | list[str], option: str) -> None:
     if targets == ALL_LINEAR:
         return
     if isinstance(targets, str):
+        names = [name for name, _ in model.named_modules() if name]
         try:
             matched = any(re.fullmatch(targets, name) for name in names)
         except re.error as error:
@@ -34,17 +37,52 @@ def check_targets(model: Any, targets: str | list[str], option: str) -> None:
     if not targets:
         raise usage_error(f"{option} is an empty list", f"use {ALL_LINEAR} for all linear layers")
     for target in targets:
-        if not any(name == target or name.endswith("." + target) for name in names):
+        if not any(_ends(name, target) for name in names):
             raise _no_match(model, target, names, option)
+
+
+def check_parameters(model: Any, targets: Sequence[str], option: str) -> None:
+    """Raise AdzError when one of the names is the end of no parameter of `model`."""
+    names = [name for name, _ in model.named_parameters()]
+    for target in targets:
+        if not any(_ends(name, target) for name in names):
+            raise _no_match(model, target, names, option, "parameter")
+
+
+def expert_parameters(model: Any) -> list[str]:
+    """The parameters that hold the weights of all experts of a layer in one, by the end of their
+    names, such as `mlp.experts.gate_up_proj`; empty where there are none."""
+    found = {
+        ".".join(name.rsplit(".", 3)[-3:])
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 3 and "experts" in name.split(".")
+    }
+    return sorted(found)
+
+
+def norm_layers(model: Any) -> list[str]:
+    """The normalisation layers, by the ends of their names."""
+    found = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if "norm" in type(module).__name__.lower() and _is_leaf(module)
+    }
+    return sorted(found)
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith("." + target)
 
 
 def _is_leaf(module: Any) -> bool:
     return next(module.children(), None) is None and any(True for _ in module.parameters(False))
 
 
-def _no_match(model: Any, target: str, names: list[str], option: str) -> Exception:
+def _no_match(
+    model: Any, target: str, names: list[str], option: str, word: str = "module"
+) -> Exception:
     ends = sorted({name.rsplit(".", 1)[-1] for name in names})
     near = get_close_matches(target.rsplit(".", 1)[-1], ends, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ends)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ends[:40])}"
     architecture = type(model).__name__
-    return usage_error(f"{option}: {target!r} matches no module of {architecture}", hint)
+    return usage_error(f"{option}: {target!r} matches no {word} of {architecture}", hint)

@@ -1,0 +1,60 @@
+"""What an adapter was put on, and what it leaves as it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from adapterhub.train.gates import adapted_layer
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReport:
+    """How many layers of each name are adapted, and how many that could be are not.
+
+    parameters: the trainable ones.
+    """
+
+    parameters: int
+    adapted: dict[str, int]
+    frozen: dict[str, int]
+
+    def text(self) -> str:
+        """In one line."""
+        left = f"; frozen: {_listed(self.frozen)}" if self.frozen else ""
+        return f"{_listed(self.adapted)} ({self.parameters:,} parameters){left}"
+
+
+def report_targets(model: Any) -> TargetReport:
+    """Look at a model with a fresh adapter. Frozen are named that are matrices of the base: the
+    linear layers, embeddings and fused experts without a trainable parameter."""
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    layers = {adapted_layer(model, name) for name in trained}
+    frozen: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        if name and not any(name == one or name.startswith(f"{one}.") for one in layers):
+            frozen.update(_matrices(name, module))
+    return TargetReport(
+        sum(p.numel() for p in trained.values()),
+        _count(layer.rsplit(".", 1)[-1] or type(model).__name__ for layer in layers),
+        dict(sorted(frozen.items())),
+    )
+
+
+def _matrices(name: str, module: torch.nn.Module) -> list[str]:
+    end = name.rsplit(".", 1)[-1]
+    own = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() > 1}
+    if any(p.requires_grad for p in own.values()):
+        return []
+    return [end if n == "weight" else f"{end}.{n}" for n in own]
+
+
+def _count(names: Any) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} x{count}" for name, count in counts.items()) or "nothing"

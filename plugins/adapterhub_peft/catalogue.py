@@ -1,0 +1,181 @@
+"""What we know of PEFT's types: the name and summary of each as a method, its defaults and facts.
+
+Learning rates are those of PEFT's own comparison (method_comparison/MetaMathQA in its
+repository) where it names one, else those of the method's paper. Tests hold every fact against
+PEFT. A type that is not listed is a method all the same, with no fact claimed for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from adapterhub_peft.schema import peft_types
+
+ALL = {"targets": "all-linear"}
+AUTO = {"targets": "auto"}
+TOKENS = {"tokens": 16}
+LORA = {"r": 16, "alpha": 32, "targets": "all-linear", "parameters": "auto"}
+BNB = ("nf4", "fp4", "int8")
+
+NO_TASKS = "every row of its data has a task, and rows here have none"
+
+LEFT_OUT: Mapping[str, str] = {
+    "CPT": "its loss is its own and needs the labels in every forward pass",
+    "MULTITASK_PROMPT_TUNING": NO_TASKS,
+    "POLY": NO_TASKS,
+    "XLORA": "it mixes adapters that are trained already; adz merge combines them",
+}
+"""Types that are no method of training one adapter on a causal language model, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One method.
+
+    type: PEFT's. defaults: of options, by our names, where they are not PEFT's; `...` is an
+    option that must be given. fixed: fields that the method sets, by PEFT's names. lr: the
+    suggested peak learning rate, None for the general default. impl: `module:class` of this
+    package.
+    """
+
+    type: str
+    summary: str
+    lr: float | None = None
+    defaults: Mapping[str, Any] = field(default_factory=lambda: ALL)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    impl: str = "methods:PeftMethod"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _changes(**facts: Any) -> dict[str, Any]:
+    """The facts of a method that is an update of weights."""
+    return {"mergeable": True, "convertible": True, **facts}
+
+
+@cache
+def entries() -> Mapping[str, Entry]:
+    """Every method by its name, the best known first."""
+    listed = dict(_LISTED)
+    known = {entry.type for entry in listed.values()} | set(LEFT_OUT)
+    for kind in peft_types():
+        if kind not in known:
+            listed[kind.lower()] = Entry(kind, f"PEFT's {kind}", defaults={})
+    return listed
+
+
+_LISTED: Mapping[str, Entry] = {
+    "lora": Entry(
+        "LORA", "Low-rank updates of linear layers", 5e-4, LORA, impl="lora:Lora",
+        facts=_changes(vllm=True),
+    ),
+    "rslora": Entry(
+        "LORA", "LoRA scaled by alpha / sqrt(r), for high ranks", 2e-4, LORA | {"alpha": 16},
+        {"use_rslora": True}, "lora:Lora", _changes(vllm=True),
+    ),
+    "dora": Entry(
+        "LORA", "LoRA with the magnitude of each weight learnt apart", 5e-4, LORA,
+        {"use_dora": True}, "lora:Lora",
+        _changes(
+            quantizers=("nf4", "fp4", "hqq"),
+            quantizer_reason="PEFT and bitsandbytes lose the scales of 8-bit weights after the "
+            "first step",
+        ),
+    ),
+    "pissa": Entry(
+        "LORA", "LoRA that begins at the largest singular values of the weights", 2e-4,
+        LORA | {"alpha": 16}, {"init_lora_weights": "pissa"}, "lora:Lora",
+        _changes(
+            vllm=True, quantizers=(),
+            quantizer_reason="its beginning is taken out of the weights, in plain floats",
+        ),
+    ),
+    "eva": Entry(
+        "LORA", "LoRA that begins at the main directions of the activations on the data", 5e-4,
+        LORA, {"init_lora_weights": "eva"}, "lora:Eva", _changes(vllm=True),
+    ),
+    "loftq": Entry(
+        "LORA", "LoRA that begins at what a 4-bit quantizer loses", 5e-4, LORA,
+        {"init_lora_weights": True}, "lora:LoftQ",
+        {"quantizers": ("nf4", "fp4"), "needs_quantizer": True},
+    ),
+    "adalora": Entry(
+        "ADALORA", "LoRA that moves rank to the layers that need it", 1e-3,
+        ALL | {"init_r": 24, "target_r": 16, "alpha": 32}, impl="adalora:AdaLora",
+        facts=_changes(),
+    ),
+    "ia3": Entry(
+        "IA3", "One learnt scale an activation: few parameters", 1e-2,
+        AUTO | {"feedforward": "auto"}, impl="methods:Ia3", facts=_changes(),
+    ),
+    "prefix": Entry(
+        "PREFIX_TUNING", "Learnt keys and values before every layer's own", 1e-2, TOKENS
+    ),
+    "prompt": Entry(
+        "PROMPT_TUNING", "Learnt embeddings before the prompt", 3e-2,
+        TOKENS | {"init": "SAMPLE_VOCAB"},
+    ),
+    "p_tuning": Entry(
+        "P_TUNING", "Learnt embeddings before the prompt, made by a small network", 1e-3, TOKENS
+    ),
+    "cartridge": Entry(
+        "CARTRIDGE", "A learnt cache of keys and values before every layer's own", 1e-2, TOKENS
+    ),
+    "adaption_prompt": Entry(
+        "ADAPTION_PROMPT", "LLaMA-Adapter: a gated prompt within the attention of each layer",
+        5e-3, AUTO | {"adapter_len": 10}, impl="methods:AdaptionPrompt",
+    ),
+    "adamss": Entry("ADAMSS", "Updates in clustered subspaces of the weights", 1e-3,
+                    facts={"mergeable": True, "requires": ("sklearn",)}),
+    "beft": Entry("BEFT", "Learnt biases of chosen layers", 1e-3, AUTO),
+    "boft": Entry("BOFT", "Orthogonal updates in butterfly factors", 1e-3, facts=_changes()),
+    "c3a": Entry("C3A", "Block-circular convolutions", 3e-1, facts=_changes()),
+    "deft": Entry("DEFT", "A projection taken away and another injected", 1e-4, facts=_changes()),
+    "delora": Entry(
+        "DELORA", "Low-rank updates with angle and strength apart", 1e-3, facts=_changes()
+    ),
+    "fourierft": Entry("FOURIERFT", "A few learnt Fourier coefficients", 1e-3, facts=_changes()),
+    "frod": Entry("FROD", "A shared basis with sparse learnt rotations", 1e-3, facts=_changes()),
+    "glora": Entry("GLORA", "Weights and biases scaled and shifted", 5e-4, facts=_changes()),
+    "gralora": Entry("GRALORA", "LoRA in blocks of each weight", 2e-4, facts=_changes()),
+    "hira": Entry(
+        "HIRA", "The weight times a low-rank matrix, element by element", 4.5e-3, facts=_changes()
+    ),
+    "hra": Entry("HRA", "A chain of learnt reflections", 1e-3, facts=_changes()),
+    "lily": Entry("LILY", "LoRA with factors shared between layers", 1e-3),
+    "ln_tuning": Entry(
+        "LN_TUNING", "The scales of the normalisation layers", 1e-3, AUTO, impl="methods:LnTuning",
+        facts={"mergeable": True},
+    ),
+    "loha": Entry("LOHA", "Element-wise products of low-rank updates", 1e-3, facts=_changes()),
+    "lokr": Entry("LOKR", "Kronecker products of small factors", 3e-3, facts=_changes()),
+    "miss": Entry("MISS", "One small matrix repeated along each weight", 1e-4, facts=_changes()),
+    "oft": Entry("OFT", "Orthogonal rotations in blocks", 1e-4, facts=_changes()),
+    "osf": Entry(
+        "OSF", "The small singular values, orthogonal to the large ones", 5e-5, facts=_changes()
+    ),
+    "peanut": Entry("PEANUT", "Updates computed from the weight by a small network", 1e-4,
+                    facts=_changes()),
+    "psoft": Entry("PSOFT", "Rotations within the main subspace", 1e-3, facts=_changes()),
+    "pvera": Entry("PVERA", "VeRA with a learnt distribution", 3e-3, facts=_changes()),
+    "randlora": Entry("RANDLORA", "Full-rank sums of random bases", 1e-3, facts=_changes()),
+    "road": Entry("ROAD", "Rotations of pairs of activations", 1e-3, facts=_changes()),
+    "shadow": Entry("SHADOW", "A small parallel network that corrects each block", 1e-4, AUTO),
+    "shira": Entry(
+        "SHIRA", "One in a hundred weights, chosen at random", 3e-4,
+        ALL | {"random_seed": 0}, facts=_changes(),
+    ),
+    "supertuning": Entry("SUPERTUNING", "The largest weights only", 3e-4, facts=_changes()),
+    "tinylora": Entry("TINYLORA", "Few learnt numbers, through random projections", 1e-3,
+                      facts=_changes()),
+    "trainable_tokens": Entry(
+        "TRAINABLE_TOKENS", "The embeddings of a few tokens", 1e-2,
+        AUTO | {"token_indices": ...}, facts=_changes(),
+    ),
+    "unilora": Entry("UNILORA", "LoRA from one short shared vector", 1e-3, facts=_changes()),
+    "vblora": Entry("VBLORA", "LoRA from a shared bank of vectors", 1e-3, facts=_changes()),
+    "vera": Entry("VERA", "Scales of frozen random factors", 1e-3, facts=_changes()),
+    "waveft": Entry("WAVEFT", "A few learnt wavelet coefficients", 1e-3, facts=_changes()),
+}  # fmt: skip
