@@ -1,1 +1,1 @@
-"""Methods of PEFT: lora, rslora, dora, ia3, prefix, prompt."""
+"""Every method of PEFT that trains one adapter on a causal language model."""

@@ -18,7 +18,11 @@ ALL = {"targets": "all-linear"}
 AUTO = {"targets": "auto"}
 TOKENS = {"tokens": 16}
 LORA = {"r": 16, "alpha": 32, "targets": "all-linear", "parameters": "auto"}
-BNB = ("nf4", "fp4", "int8")
+FOUR_BITS = ("nf4", "fp4")
+BITS_AND_BYTES = (*FOUR_BITS, "int8")
+ANY_QUANTIZER = (*BITS_AND_BYTES, "torchao", "hqq", "gptq", "awq")
+UNTRIED = "PEFT's layers of it are tried over bitsandbytes only"
+PLAIN_FLOATS = "it computes with the base's weights, which must be plain floats"
 
 NO_TASKS = "every row of its data has a task, and rows here have none"
 
@@ -38,7 +42,8 @@ class Entry:
     type: PEFT's. defaults: of options, by our names, where they are not PEFT's; `...` is an
     option that must be given. fixed: fields that the method sets, by PEFT's names. lr: the
     suggested peak learning rate, None for the general default. impl: `module:class` of this
-    package.
+    package. quantizers: those that it was seen to train over, unchanged at the start where it
+    changes nothing over plain floats; the others are refused for the reason.
     """
 
     type: str
@@ -48,6 +53,8 @@ class Entry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     impl: str = "methods:PeftMethod"
     facts: Mapping[str, Any] = field(default_factory=dict)
+    quantizers: tuple[str, ...] = BITS_AND_BYTES
+    quantizer_reason: str = UNTRIED
 
 
 def _changes(**facts: Any) -> dict[str, Any]:
@@ -62,7 +69,9 @@ def entries() -> Mapping[str, Entry]:
     known = {entry.type for entry in listed.values()} | set(LEFT_OUT)
     for kind in peft_types():
         if kind not in known:
-            listed[kind.lower()] = Entry(kind, f"PEFT's {kind}", defaults={})
+            listed[kind.lower()] = Entry(
+                kind, f"PEFT's {kind}", defaults={}, quantizers=(), quantizer_reason="it is new"
+            )
     return listed
 
 
@@ -70,27 +79,22 @@ _LISTED: Mapping[str, Entry] = {
     "lora": Entry(
         "LORA", "Low-rank updates of linear layers", 5e-4, LORA, impl="lora:Lora",
         facts=_changes(vllm=True),
+        quantizers=ANY_QUANTIZER,
     ),
     "rslora": Entry(
         "LORA", "LoRA scaled by alpha / sqrt(r), for high ranks", 2e-4, LORA | {"alpha": 16},
         {"use_rslora": True}, "lora:Lora", _changes(vllm=True),
+        quantizers=ANY_QUANTIZER,
     ),
     "dora": Entry(
         "LORA", "LoRA with the magnitude of each weight learnt apart", 5e-4, LORA,
-        {"use_dora": True}, "lora:Lora",
-        _changes(
-            quantizers=("nf4", "fp4", "hqq"),
-            quantizer_reason="PEFT and bitsandbytes lose the scales of 8-bit weights after the "
-            "first step",
-        ),
+        {"use_dora": True}, "lora:Lora", _changes(), FOUR_BITS,
+        "PEFT and bitsandbytes lose the scales of 8-bit weights after the first step",
     ),
     "pissa": Entry(
         "LORA", "LoRA that begins at the largest singular values of the weights", 2e-4,
-        LORA | {"alpha": 16}, {"init_lora_weights": "pissa"}, "lora:Lora",
-        _changes(
-            vllm=True, quantizers=(),
-            quantizer_reason="its beginning is taken out of the weights, in plain floats",
-        ),
+        LORA | {"alpha": 16}, {"init_lora_weights": "pissa"}, "lora:Lora", _changes(vllm=True),
+        (), "its beginning is taken out of the weights, in plain floats",
     ),
     "eva": Entry(
         "LORA", "LoRA that begins at the main directions of the activations on the data", 5e-4,
@@ -98,8 +102,8 @@ _LISTED: Mapping[str, Entry] = {
     ),
     "loftq": Entry(
         "LORA", "LoRA that begins at what a 4-bit quantizer loses", 5e-4, LORA,
-        {"init_lora_weights": True}, "lora:LoftQ",
-        {"quantizers": ("nf4", "fp4"), "needs_quantizer": True},
+        {"init_lora_weights": True}, "lora:LoftQ", {"needs_quantizer": True}, FOUR_BITS,
+        "it makes up for what 4 bits of bitsandbytes lose",
     ),
     "adalora": Entry(
         "ADALORA", "LoRA that moves rank to the layers that need it", 1e-3,
@@ -128,37 +132,57 @@ _LISTED: Mapping[str, Entry] = {
         5e-3, AUTO | {"adapter_len": 10}, impl="methods:AdaptionPrompt",
     ),
     "adamss": Entry("ADAMSS", "Updates in clustered subspaces of the weights", 1e-3,
-                    facts={"mergeable": True, "requires": ("sklearn",)}),
+                    facts={"mergeable": True, "requires": ("sklearn",)},
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
     "beft": Entry("BEFT", "Learnt biases of chosen layers", 1e-3, AUTO),
     "boft": Entry("BOFT", "Orthogonal updates in butterfly factors", 1e-3, facts=_changes()),
     "c3a": Entry("C3A", "Block-circular convolutions", 3e-1, facts=_changes()),
-    "deft": Entry("DEFT", "A projection taken away and another injected", 1e-4, facts=_changes()),
+    "deft": Entry("DEFT", "A projection taken away and another injected", 1e-4, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
     "delora": Entry(
-        "DELORA", "Low-rank updates with angle and strength apart", 1e-3, facts=_changes()
+        "DELORA", "Low-rank updates with angle and strength apart", 1e-3, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
     ),
     "fourierft": Entry("FOURIERFT", "A few learnt Fourier coefficients", 1e-3, facts=_changes()),
-    "frod": Entry("FROD", "A shared basis with sparse learnt rotations", 1e-3, facts=_changes()),
-    "glora": Entry("GLORA", "Weights and biases scaled and shifted", 5e-4, facts=_changes()),
+    "frod": Entry("FROD", "A shared basis with sparse learnt rotations", 1e-3, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
+    "glora": Entry("GLORA", "Weights and biases scaled and shifted", 5e-4, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
     "gralora": Entry("GRALORA", "LoRA in blocks of each weight", 2e-4, facts=_changes()),
     "hira": Entry(
         "HIRA", "The weight times a low-rank matrix, element by element", 4.5e-3, facts=_changes()
     ),
-    "hra": Entry("HRA", "A chain of learnt reflections", 1e-3, facts=_changes()),
+    "hra": Entry("HRA", "A chain of learnt reflections", 1e-3, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
     "lily": Entry("LILY", "LoRA with factors shared between layers", 1e-3),
     "ln_tuning": Entry(
         "LN_TUNING", "The scales of the normalisation layers", 1e-3, AUTO, impl="methods:LnTuning",
         facts={"mergeable": True},
     ),
-    "loha": Entry("LOHA", "Element-wise products of low-rank updates", 1e-3, facts=_changes()),
-    "lokr": Entry("LOKR", "Kronecker products of small factors", 3e-3, facts=_changes()),
+    "loha": Entry("LOHA", "Element-wise products of low-rank updates", 1e-3, facts=_changes(),
+        quantizers=("int8",), quantizer_reason=PLAIN_FLOATS,
+    ),
+    "lokr": Entry("LOKR", "Kronecker products of small factors", 3e-3, facts=_changes(),
+        quantizers=("int8",), quantizer_reason=PLAIN_FLOATS,
+    ),
     "miss": Entry("MISS", "One small matrix repeated along each weight", 1e-4, facts=_changes()),
     "oft": Entry("OFT", "Orthogonal rotations in blocks", 1e-4, facts=_changes()),
     "osf": Entry(
-        "OSF", "The small singular values, orthogonal to the large ones", 5e-5, facts=_changes()
+        "OSF", "The small singular values, orthogonal to the large ones", 5e-5, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
     ),
     "peanut": Entry("PEANUT", "Updates computed from the weight by a small network", 1e-4,
-                    facts=_changes()),
-    "psoft": Entry("PSOFT", "Rotations within the main subspace", 1e-3, facts=_changes()),
+                    facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
+    "psoft": Entry("PSOFT", "Rotations within the main subspace", 1e-3, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
     "pvera": Entry("PVERA", "VeRA with a learnt distribution", 3e-3, facts=_changes()),
     "randlora": Entry("RANDLORA", "Full-rank sums of random bases", 1e-3, facts=_changes()),
     "road": Entry("ROAD", "Rotations of pairs of activations", 1e-3, facts=_changes()),
@@ -167,14 +191,20 @@ _LISTED: Mapping[str, Entry] = {
         "SHIRA", "One in a hundred weights, chosen at random", 3e-4,
         ALL | {"random_seed": 0}, facts=_changes(),
     ),
-    "supertuning": Entry("SUPERTUNING", "The largest weights only", 3e-4, facts=_changes()),
+    "supertuning": Entry("SUPERTUNING", "The largest weights only", 3e-4, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
     "tinylora": Entry("TINYLORA", "Few learnt numbers, through random projections", 1e-3,
-                      facts=_changes()),
+                      facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
     "trainable_tokens": Entry(
         "TRAINABLE_TOKENS", "The embeddings of a few tokens", 1e-2,
         AUTO | {"token_indices": ...}, facts=_changes(),
     ),
-    "unilora": Entry("UNILORA", "LoRA from one short shared vector", 1e-3, facts=_changes()),
+    "unilora": Entry("UNILORA", "LoRA from one short shared vector", 1e-3, facts=_changes(),
+        quantizers=(), quantizer_reason=PLAIN_FLOATS,
+    ),
     "vblora": Entry("VBLORA", "LoRA from a shared bank of vectors", 1e-3, facts=_changes()),
     "vera": Entry("VERA", "Scales of frozen random factors", 1e-3, facts=_changes()),
     "waveft": Entry("WAVEFT", "A few learnt wavelet coefficients", 1e-3, facts=_changes()),

@@ -62,7 +62,7 @@ def _model(method: str) -> type[PeftOptions]:
     entry = entries()[method]
     kind = peft_types()[entry.type]
     shown = {n: o for n, o in kind.options.items() if o.field not in entry.fixed}
-    fields = {name: _field(name, option, entry.defaults) for name, option in shown.items()}
+    fields: dict[str, Any] = {n: _field(n, o, entry.defaults) for n, o in shown.items()}
     model: Any = create_model(
         f"Options of {method}", __base__=PeftOptions, __module__=__name__, **fields
     )

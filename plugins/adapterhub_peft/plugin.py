@@ -21,5 +21,7 @@ def adapterhub_methods() -> Iterable[specs.Method]:
             config=f"adapterhub_peft.options:{name}",
             requires=("torch", "transformers", "peft", *needs),
             install_hint="pip install 'adapterhub[train]'",
+            quantizers=entry.quantizers,
+            quantizer_reason=entry.quantizer_reason,
             **facts,
         )

@@ -1,1 +1,1 @@
-"""Quantizers of bitsandbytes: nf4, int8."""
+"""Quantizers: nf4, fp4 and int8 of bitsandbytes, torchao, hqq, gptq, awq."""

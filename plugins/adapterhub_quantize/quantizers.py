@@ -1,4 +1,4 @@
-"""bitsandbytes through transformers' `quantization_config`."""
+"""bitsandbytes, through transformers' `quantization_config`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peft import prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig
 
 from adapterhub.models import compute_device, cpu_has_bf16
-from adapterhub_quantize.options import Int8Options, Nf4Options
+from adapterhub_quantize.options import FourBitOptions, Int8Options
 
 
 class _BitsAndBytes:
@@ -19,18 +19,30 @@ class _BitsAndBytes:
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
-class Nf4(_BitsAndBytes):
-    """4-bit NormalFloat."""
+class _FourBits(_BitsAndBytes):
+    kind: str
 
-    def load_arguments(self, options: Nf4Options) -> dict[str, Any]:
+    def load_arguments(self, options: FourBitOptions) -> dict[str, Any]:
         """A `quantization_config` that computes in what the hardware is fast in."""
         config = BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
+            bnb_4bit_quant_type=self.kind,
             bnb_4bit_use_double_quant=options.double_quant,
             bnb_4bit_compute_dtype=_compute_dtype(),
         )
         return {"quantization_config": config}
+
+
+class Nf4(_FourBits):
+    """4-bit NormalFloat."""
+
+    kind = "nf4"
+
+
+class Fp4(_FourBits):
+    """4-bit floats."""
+
+    kind = "fp4"
 
 
 class Int8(_BitsAndBytes):

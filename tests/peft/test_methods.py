@@ -92,9 +92,9 @@ def check_updates(base: str, name: str, loaded: Any) -> None:
     if name in VIRTUAL:
         assert not implementation(name).updates(make_base(base), loaded)
         return
+    found = implementation(name).updates
     with pytest.raises(AdzError):
-        for update in implementation(name).updates(make_base(base), loaded).values():
-            update.compute()
+        [update.compute() for update in found(make_base(base), loaded).values()]
 
 
 @pytest.mark.parametrize(("base", "name"), sorted(REFUSED))
