@@ -82,6 +82,7 @@ def _trained(
 ) -> tuple[Run, Ground]:
     ground = prepare(plan, progress)
     run = attach(plan, ground, directory)
+    progress.note(f"adapted: {report_targets(run.model).text()}")
     load_plugins().call_event("adapterhub_before_train", run=run)
     progress.note(f"profile: {describe_profile(run)}")
     _take_steps(run, progress, checkpoint)
@@ -144,7 +145,6 @@ def attach(plan: Plan, ground: Ground, directory: Path) -> Run:
         compute_device(), plan.steps(len(ground.train_rows)), facts=facts,
     )  # fmt: skip
     calibrate(method_of(plan), run)
-    progress.note(f"adapted: {report_targets(model).text()}")
     run.layers = gates.check_gradients(model, first_batch(run))
     return run
 
