@@ -54,6 +54,8 @@ def online_arguments(run: Run) -> dict[str, Any]:
     """The model, the questions and the rewards, as both trainers of TRL take them."""
     options: Any = run.plan.objective_options
     examples = list(run.plan.train)
+    if not all(example.prompt or example.messages for example in examples):
+        raise usage_error("some rows have no prompt, so there is nothing to answer")
     chat = run.plan.prompt_format == "chat"
     if options.beta and not hasattr(run.model, "peft_config"):
         raise AdzError(

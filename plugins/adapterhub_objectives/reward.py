@@ -60,7 +60,6 @@ class AdapterReward:
                 "adz train --objective reward makes one that does",
             )
         base = registry.base(manifest.base.name)
-        self.digest = version.digest
         self._format: PromptFormat = manifest.prompt_format or "plain"
         self._tokenizer = load_tokenizer(base)
         self._stop: int = stop_token(self._tokenizer, self._format)

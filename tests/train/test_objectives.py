@@ -26,6 +26,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
          "label": bool(n % 3)}
         for n, w in enumerate(WORDS)
     ],
+    "text": [{"text": w} for w in WORDS],
     "prompt": [{"prompt": f"Word: {w}\nTwice:"} for w in WORDS],
 }  # fmt: skip
 
@@ -290,6 +291,8 @@ def test_own_answers_and_a_trained_reward(
         ("prompt", ("--objective", "grpo", "-o", "objective.rewards=[{function: nope}]",
                     "-o", "training.batch_size=6"),
          "training.batch_size 6 is no multiple of objective.generations 4"),
+        ("text", ("--objective", "grpo", "-o", "objective.rewards=[{function: nope}]"),
+         "some rows have no prompt"),
         ("preference", ("--objective", "dpo", "-o", "objective.bata=1"),
          "unknown option objective.bata (did you mean beta?)"),
     ],
