@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from live_server import KEY, PROMPTS, Server, turn
@@ -65,32 +64,6 @@ def test_an_answer_follows_a_json_schema(server: Server, model: str) -> None:
     found = json.loads(done.choices[0].message.content or "")
     assert found["city"] in ("Paris", "Rome")
     assert isinstance(found["ok"], bool)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_tool_that_must_be_called_is_called(server: Server, stream: bool) -> None:
-    from openai import OpenAI
-
-    tool = {"type": "function", "function": {"name": "find", "parameters": SCHEMA}}
-    with OpenAI(base_url=server.url, api_key=KEY, timeout=300) as client:
-        done: Any = client.chat.completions.create(
-            model="wide",
-            messages=[turn("Where?")],
-            max_tokens=60,
-            tools=[tool],  # type: ignore
-            tool_choice={"type": "function", "function": {"name": "find"}},
-            stream=stream,
-        )
-        if stream:
-            deltas = [piece.choices[0].delta for piece in done if piece.choices]
-            calls = [call for delta in deltas for call in delta.tool_calls or []]
-            name = "".join(call.function.name or "" for call in calls)
-            arguments = "".join(call.function.arguments or "" for call in calls)
-        else:
-            (call,) = done.choices[0].message.tool_calls
-            name, arguments = call.function.name, call.function.arguments
-    assert name == "find"
-    assert json.loads(arguments)["city"] in ("Paris", "Rome")
 
 
 def test_a_second_server_on_the_port_is_refused_at_once(server: Server) -> None:
