@@ -114,6 +114,9 @@ class LoftQ(Lora):
         from adapterhub_peft.residual import begin_at_residual
 
         adapted = super().attach(model, options, prepared=prepared)
+        if next(model.parameters()).is_meta:
+            # A dry run: shapes only.
+            return adapted
         layers = {
             name: layer
             for name, layer in adapted.get_base_model().named_modules()

@@ -142,6 +142,11 @@ class AdaptionPrompt(PeftMethod):
 def _refused(model: Any, options: PeftOptions, error: Exception) -> AdzError:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     name = options.kind.config.removesuffix("Config")
+    if next(model.parameters()).is_meta and "meta" in reason:
+        return usage_error(
+            f"{name} computes its beginning from the base's weights, which a dry run does not load",
+            "train without --dry-run",
+        )
     near = [
         f"method.{option}"
         for option, known in options.kind.options.items()
