@@ -37,9 +37,13 @@ class Factors:
         self._together = lines.transpose(1, 2) if packed and lines is not None else None
         self._kernel = _kernel(lines, columns, self._widths) if packed else None
         self._slots: dict[int, Slot | None] = {}
+        # The rows of the last call, and whether an adapter with few of them is at work here.
+        self._rows: Rows | None = None
+        self._few = False
 
     def forget(self, slot: int) -> None:
         """The slot holds another adapter now."""
+        self._rows = None
         self._slots.pop(slot, None)
 
     def add(self, y: torch.Tensor, x: torch.Tensor, rows: Rows, scale: float) -> None:
@@ -54,7 +58,11 @@ class Factors:
             return
         for group in rows.many:
             self._add_group(y, x, group, scale)
-        if any(self._slot(slot) for slot in rows.few.slots):
+        if rows is not self._rows:
+            used = [self._slot(slot) for slot in rows.few.slots]
+            self._few = any(used)
+            self._rows = rows
+        if self._few:
             kernel.add(y, x, rows.few)
 
     def _add_group(self, y: torch.Tensor, x: torch.Tensor, group: Group, scale: float) -> None:
@@ -82,6 +90,8 @@ class Factors:
         """None where the adapter in the slot leaves this layer alone."""
         if number not in self._slots:
             ranks = [_true_rank(a[number]) for a in self._a]
+            if self._kernel is not None:
+                self._kernel.set_rank(number, max(ranks))
             self._slots[number] = self._view(number, ranks) if any(ranks) else None
         return self._slots[number]
 

@@ -24,7 +24,7 @@ from adapterhub_vllm.cpu_rows import Few
 _COLUMNS = 256
 # The places in the list of what a call is about; addresses, sizes, then the rows.
 _X, _X_STEP, _Y, _Y_STEP, _A, _B, _LOW, _IN, _RANK, _SLICES, _OUT, _GROUPS = range(12)
-_SPANS, _ORDER, _OFFSETS, _PLACES = range(12, 16)
+_SPANS, _ORDER, _OFFSETS, _RANKS, _SLOTS, _PLACES = range(12, 18)
 
 
 def _openmp() -> ctypes.CDLL:
@@ -114,20 +114,25 @@ def _row(address: Any, row: Any, step: Any, start: Any, count: Any) -> Any:
 
 @njit
 def _shrink(q: Any, spans: Any, order: Any, low: Any, part: Any, parts: Any) -> None:
-    """low[k, row] = A[k] . x[row] for this thread's share of the k of each group."""
-    wide, pairs = q[_IN], q[_RANK] * q[_SLICES] // 2
-    first, last = pairs * part // parts * 2, pairs * (part + 1) // parts * 2
+    """low[k, row] = A[k] . x[row] for this thread's share of the k of each group. Lines of A
+    above the adapter's own rank are zeros, and skipped."""
+    wide = q[_IN]
+    ranks = carray(_integers(q[_RANKS]), (q[_SLOTS],))
     for group in range(q[_GROUPS]):
         slot, row, end = spans[group]
+        pairs = ranks[slot] * q[_SLICES] // 2
+        first, last = pairs * part // parts * 2, pairs * (part + 1) // parts * 2
         while row < end:
             four = row + 4 <= end
             x0 = _row(q[_X], order[row], q[_X_STEP], 0, wide)
             x1 = _row(q[_X], order[row + 1 if four else row], q[_X_STEP], 0, wide)
             x2 = _row(q[_X], order[row + 2 if four else row], q[_X_STEP], 0, wide)
             x3 = _row(q[_X], order[row + 3 if four else row], q[_X_STEP], 0, wide)
-            for k in range(first, last, 2):
-                a0 = _row(q[_A], slot * pairs * 2 + k, wide, 0, wide)
-                a1 = _row(q[_A], slot * pairs * 2 + k + 1, wide, 0, wide)
+            for used in range(first, last, 2):
+                k = used // ranks[slot] * q[_RANK] + used % ranks[slot]
+                line = slot * q[_RANK] * q[_SLICES] + k
+                a0 = _row(q[_A], line, wide, 0, wide)
+                a1 = _row(q[_A], line + 1, wide, 0, wide)
                 this, following = low[k], low[k + 1]
                 if four:
                     s0, s1, s2, s3, t0, t1, t2, t3 = _dots(a0, a1, x0, x1, x2, x3)
@@ -162,11 +167,12 @@ def _expand_block(
 ) -> None:
     """The rows of a group in `count` columns; `at`: where the slice begins in `low`."""
     slot, row, end = span
+    rank = carray(_integers(q[_RANKS]), (q[_SLOTS],))[slot]
     while row < end:
         two = row + 2 <= end
         y = _row(q[_Y], order[row], q[_Y_STEP], column, count)
         z = _row(q[_Y], order[row + 1 if two else row], q[_Y_STEP], column, count)
-        for k in range(0, q[_RANK], 4):
+        for k in range(0, rank, 4):
             line = slot * q[_RANK] + k
             b0 = _row(q[_B], line, q[_OUT], column, count)
             b1 = _row(q[_B], line + 1, q[_OUT], column, count)
@@ -212,7 +218,14 @@ class Kernel:
             a.data_ptr(), b.data_ptr(), 0, a.shape[2], rank, len(widths), out,
         )  # fmt: skip
         self._places[_OFFSETS] = self._offsets.ctypes.data
+        self._ranks = np.full(b.shape[0], rank, dtype=np.int64)
+        self._places[_RANKS] = self._ranks.ctypes.data
+        self._places[_SLOTS] = len(self._ranks)
         self._address = self._places.ctypes.data
+
+    def set_rank(self, slot: int, rank: int) -> None:
+        """The rank of the adapter in a slot, 0 where it leaves the layer alone."""
+        self._ranks[slot] = -(-rank // 4) * 4
 
     def add(self, y: torch.Tensor, x: torch.Tensor, few: Few) -> None:
         """y[row] += x[row] @ A.T @ B for each of the rows; x: (tokens, in), y: (tokens, out),

@@ -210,6 +210,22 @@ def test_a_slot_that_gets_another_adapter_gets_its_rank(packed: bool) -> None:
     torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
 
 
+def test_few_rows_pay_for_the_rank_of_their_adapter_not_of_the_slot() -> None:
+    slots = [1, 0, 3]
+    layer = Layer(14, packed=True)
+    made = wrapper(slots)
+    x, y = inputs(len(slots))
+    expected = y.double() + layer.delta(x, slots)
+    made.add_lora_linear(y.clone(), x, layer.a, layer.b, 1.0, SLICES)
+    # Whoever read the padding now would answer NaN.
+    for slot, rank in enumerate(RANKS):
+        for a, b in zip(layer.a, layer.b, strict=True):
+            a[slot, :, -(-rank // 4) * 4 :] = torch.nan
+            b[slot, :, :, -(-rank // 4) * 4 :] = torch.nan
+    made.add_lora_linear(y, x, layer.a, layer.b, 1.0, SLICES)
+    torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
+
+
 @pytest.mark.parametrize("packed", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_module_without_lora_is_left_bit_for_bit(packed: bool) -> None:
     layer = Layer(10, packed=packed)
