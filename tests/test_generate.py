@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapterhub.generate import Sampling, generate
+from adapterhub.generate.sampling import choose
 
 PROMPTS = ["hello", "a much longer prompt than that", "x y", "12345"]
 CONFIGS = {
@@ -150,6 +151,13 @@ def test_a_seed_fixes_a_sample_whatever_shares_the_batch(plain: Any, tokenizer: 
     single = generate(plain, tokenizer, prompts[:1], [hot], stop_ids=frozenset())
     assert mixed[0].tokens == single[0].tokens != alone(plain, prompts[0], 16, None)
     assert mixed[1].tokens == alone(plain, prompts[1], 16, None)
+
+
+@pytest.mark.parametrize("smallest", [{"top_p": 5e-324}, {"temperature": 5e-324}])
+def test_the_smallest_numbers_still_choose_the_best_token(smallest: dict[str, float]) -> None:
+    logits = torch.tensor([0.0, 3.0, -1.0])
+    sampling = Sampling(1, **{"temperature": 1.0, **smallest})
+    assert choose(logits, sampling, torch.Generator()) == 1
 
 
 def test_a_small_top_p_is_greedy(plain: Any, tokenizer: Any) -> None:

@@ -53,9 +53,14 @@ class Continuation:
     finish: Literal["stop", "length", "abort"] | None = None
 
 
+COLDEST = 1e-5
+"""Below this temperature the best token is taken, as in vLLM: the rest would be divided by
+nothing."""
+
+
 def choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> int:
     """The next token, from `logits` (vocabulary,). `random` is a generator on the CPU."""
-    if sampling.temperature == 0:
+    if sampling.temperature < COLDEST:
         return int(logits.argmax())
     shares = torch.softmax(logits.float().cpu() / sampling.temperature, dim=-1)
     if sampling.top_p < 1 or sampling.top_k:
@@ -64,6 +69,8 @@ def choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) ->
             ordered[sampling.top_k :] = 0
             shares[places[sampling.top_k :]] = 0
         beyond = ordered.cumsum(0) - ordered >= sampling.top_p * ordered.sum()
+        # However small top_p is, the best token stays.
+        beyond[0] = False
         shares[places[beyond]] = 0
     return int(torch.multinomial(shares, 1, generator=random))
 

@@ -69,7 +69,7 @@ def test_a_wrong_recipe_is_one_line_without_class_names(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[" * 200_000, "is no data set"),
+        ("[" * 200_000, "line 1 is no row"),
         ('{"a": ' * 200_000, "line 1 is no row"),
         ('{"text": ' + "1" * 5000 + "}", "line 1 is no row"),
         ('{"prompt": 1, "completion": "b"}', "prompt (not text), completion"),

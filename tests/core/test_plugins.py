@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,10 @@ def test_our_implementations_and_options_exist(home):
             component = provided.component
             options = plugins.load_options(component)
             assert options is None or issubclass(options, BaseModel), component
+            if not all(map(find_spec, component.requires)):
+                with pytest.raises(AdzError, match=r"needs .* \(pip install"):
+                    plugins.load_implementation(component)
+                continue
             assert plugins.load_implementation(component) is not None
 
 

@@ -25,7 +25,7 @@ Serve = Callable[[Derivations], Any]
 
 @pytest.fixture
 def loha(tiny_base: Any, tiny_base_dir: Path, tmp_path: Path) -> str:
-    """A LoHa adapter, whose method no plugin of ours has, and what PEFT answers with it."""
+    """A LoHa adapter by a method that no plugin here has, and what PEFT answers with it."""
     model = AutoModelForCausalLM.from_pretrained(tiny_base_dir, dtype=torch.float32)
     torch.manual_seed(3)
     adapted: Any = peft.get_peft_model(
@@ -38,7 +38,7 @@ def loha(tiny_base: Any, tiny_base_dir: Path, tmp_path: Path) -> str:
     adapted.save_pretrained(tmp_path / "loha")
     (tmp_path / "loha" / "README.md").unlink()
     link = BaseLink(status="recorded", name="tiny", digests=tiny_base.digests)
-    manifest = Manifest(name="odd", method="loha", made_by="train", base=link)
+    manifest = Manifest(name="odd", method="theirs", made_by="train", base=link)
     open_registry().commit(manifest, tmp_path / "loha")
     tokenizer = AutoTokenizer.from_pretrained(tiny_base_dir)
     ids = tokenizer("The quick", return_tensors="pt")
@@ -63,7 +63,7 @@ def test_a_method_of_nobody_here_answers_as_peft_does(serve: Serve, loha: str) -
 def test_switched_off_it_is_refused(serve: Serve, loha: str) -> None:
     response = serve(Derivations(conversions=False))("odd")
     assert response.status_code == 422
-    assert "no plugin here provides loha" in response.json()["error"]["message"]
+    assert "no plugin here provides theirs" in response.json()["error"]["message"]
 
 
 vllm_adapters = pytest.importorskip("adapterhub_vllm.adapters")

@@ -148,7 +148,7 @@ def test_a_base_that_is_stored_quantised(
 def test_an_adapter_that_cannot_be_folded_by_tensors_is_merged_whole(
     commit: Commit, tiny_base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adz: Any
 ) -> None:
-    from adapterhub_peft.methods import Lora
+    from adapterhub_peft.lora import Lora
 
     commit("one", tiny_base_dir, LORA)
     Hub().export_merged("one", tmp_path / "streamed")
@@ -166,7 +166,7 @@ def test_an_adapter_that_cannot_be_folded_by_tensors_is_merged_whole(
 def test_a_wrong_fold_is_refused_and_leaves_nothing(
     commit: Commit, tiny_base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adz: Any
 ) -> None:
-    from adapterhub_peft.methods import Lora
+    from adapterhub_peft.lora import Lora
 
     commit("one", tiny_base_dir, LORA)
     right = Lora.fold
