@@ -70,9 +70,14 @@ class Method(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantizer(Component):
-    """A way to hold the base while training. `impl` is a `protocols.Quantizer`."""
+    """A way to hold the base while training. `impl` is a `protocols.Quantizer`.
+
+    methods: those that were seen to train over it; a method that names the quantizers it works
+    with knows nothing of one that came later.
+    """
 
     bits: int
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,6 +162,8 @@ def _check_pair(method: specs.Method, quantizer: specs.Quantizer | None) -> None
         )
     if quantizer is None or method.quantizers is None or quantizer.name in method.quantizers:
         return
+    if method.name in quantizer.methods:
+        return
     reason = f": {method.quantizer_reason}" if method.quantizer_reason else ""
     works = ", ".join(method.quantizers) or "none"
     raise usage_error(

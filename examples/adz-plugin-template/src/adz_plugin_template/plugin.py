@@ -59,6 +59,7 @@ def adapterhub_quantizers() -> Iterator[specs.Quantizer]:
         summary="Weights rounded to 8 bits a row: shows what 8 bits cost, saves no memory",
         impl="adz_plugin_template.round8:Round8",
         bits=8,
+        methods=("lora",),
         requires=("torch", "transformers"),
         install_hint="pip install 'adapterhub[train]'",
     )
