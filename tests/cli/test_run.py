@@ -31,7 +31,7 @@ def test_each_line_is_a_prompt_and_the_answers_keep_the_order(run: Any, heard: H
     done = run("".join(f"line {n}\n" for n in range(12)) + "\n", "--plain", "--at-once", "4")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [f"<sql> line {n}" for n in range(12)]
-    assert heard.most == 4
+    assert 1 < heard.most <= 4
     dash = run("one\n", "-", "--plain")
     assert dash.out == "<sql> one\n"
 
