@@ -27,12 +27,15 @@ PLAIN_FLOATS = "it computes with the base's weights, which must be plain floats"
 NO_TASKS = "every row of its data has a task, and rows here have none"
 
 LEFT_OUT: Mapping[str, str] = {
+    "CARTRIDGE": "the registry does not know the shapes of the cache that it stores",
     "CPT": "its loss is its own and needs the labels in every forward pass",
+    "FROD": "it stores integers beside floats, and the registry keeps floats only",
     "MULTITASK_PROMPT_TUNING": NO_TASKS,
     "POLY": NO_TASKS,
+    "SHADOW": "a part of it gets no gradient, so the gate before training stops the run",
     "XLORA": "it mixes adapters that are trained already; adz merge combines them",
 }
-"""Types that are no method of training one adapter on a causal language model, and why."""
+"""Types of which `adz train` makes no adapter of a causal language model, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +127,6 @@ _LISTED: Mapping[str, Entry] = {
     "p_tuning": Entry(
         "P_TUNING", "Learnt embeddings before the prompt, made by a small network", 1e-3, TOKENS
     ),
-    "cartridge": Entry(
-        "CARTRIDGE", "A learnt cache of keys and values before every layer's own", 1e-2, TOKENS
-    ),
     "adaption_prompt": Entry(
         "ADAPTION_PROMPT", "LLaMA-Adapter: a gated prompt within the attention of each layer",
         5e-3, AUTO | {"adapter_len": 10}, impl="methods:AdaptionPrompt",
@@ -146,9 +146,6 @@ _LISTED: Mapping[str, Entry] = {
         quantizers=(), quantizer_reason=PLAIN_FLOATS,
     ),
     "fourierft": Entry("FOURIERFT", "A few learnt Fourier coefficients", 1e-3, facts=_changes()),
-    "frod": Entry("FROD", "A shared basis with sparse learnt rotations", 1e-3, facts=_changes(),
-        quantizers=(), quantizer_reason=PLAIN_FLOATS,
-    ),
     "glora": Entry("GLORA", "Weights and biases scaled and shifted", 5e-4, facts=_changes(),
         quantizers=(), quantizer_reason=PLAIN_FLOATS,
     ),
@@ -186,7 +183,6 @@ _LISTED: Mapping[str, Entry] = {
     "pvera": Entry("PVERA", "VeRA with a learnt distribution", 3e-3, facts=_changes()),
     "randlora": Entry("RANDLORA", "Full-rank sums of random bases", 1e-3, facts=_changes()),
     "road": Entry("ROAD", "Rotations of pairs of activations", 1e-3, facts=_changes()),
-    "shadow": Entry("SHADOW", "A small parallel network that corrects each block", 1e-4, AUTO),
     "shira": Entry(
         "SHIRA", "One in a hundred weights, chosen at random", 3e-4,
         ALL | {"random_seed": 0}, facts=_changes(),

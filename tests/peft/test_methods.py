@@ -32,7 +32,7 @@ CASES = [("llama", n) for n in NAMES] + [(b, n) for b in ("gpt2", "gemma", "qwen
 # PEFT's OFT and VeRA have no layer for weights that are stored transposed, or a wrong one.
 REFUSED = {("gpt2", "oft")}
 # They change no module of the base, or one for which there is no update to ask.
-VIRTUAL = {"prefix", "prompt", "p_tuning", "cartridge", "adaption_prompt"}
+VIRTUAL = {"prefix", "prompt", "p_tuning", "adaption_prompt"}
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ QUANTIZERS = (*ON_CPU, "torchao", "hqq", "gptq", "awq")
 PAIRS = [(m, q) for m in entries() for q in QUANTIZERS]
 TRAINED = [(m, q) for m, q in PAIRS if q in entries()[m].quantizers and q in ON_CPU]
 # They change what the base says from the start, over plain floats too.
-MOVED = {"loftq", "prefix", "prompt", "p_tuning", "cartridge", "c3a", "fourierft", "vblora"}
+MOVED = {"loftq", "prefix", "prompt", "p_tuning", "c3a", "fourierft", "vblora"}
 
 
 @pytest.fixture(scope="module")
