@@ -12,8 +12,8 @@ from adapterhub.cli.train_values import merged_values
 
 if TYPE_CHECKING:
     from adapterhub.manifest import Version
-    from adapterhub.protocols import Registry
     from adapterhub.train.plan import Plan
+    from adapterhub.train.scale import Parallel
 
 
 @click.command(short_help="Train an adapter on a base.")
@@ -67,7 +67,9 @@ if TYPE_CHECKING:
     help="Leave out keys of another trainer's recipe that have no counterpart.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be trained; loads no weights.")
-@click.option("--nproc", type=int, default=1, help="Train on so many processes or GPUs.")
+@click.option(
+    "--nproc", type=click.IntRange(1), default=1, help="Train on so many processes or GPUs."
+)
 @click.option(
     "--parallel",
     type=click.Choice(["ddp", "zero1", "zero2", "zero3", "fsdp"]),
@@ -92,7 +94,7 @@ def command(
     ignore_unknown: bool,
     dry_run: bool,
     nproc: int,
-    parallel: str,
+    parallel: Parallel,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -101,7 +103,9 @@ def command(
     Flags win over -o, -o over -c, -c over the defaults.
     """
     from adapterhub.config import validate
+    from adapterhub.errors import usage_error
     from adapterhub.plugins import open_registry
+    from adapterhub.train.plan import make_plan
     from adapterhub.train.recipe import TrainRecipe
 
     flags: dict[str, Any] = {
@@ -114,25 +118,24 @@ def command(
         "data.format": format_name,
         "training.input_moments": input_moments,
     }
-    from adapterhub.errors import usage_error
 
     def merged(path: Path | None) -> dict[str, Any]:
         return merged_values(path, overrides, flags, ignore_unknown=ignore_unknown)
 
     if axes and not sweep:
         raise usage_error(f"unexpected {axes[0]!r}", "several values go behind --sweep")
+    if parallel != "ddp" and nproc == 1:
+        raise usage_error(f"--parallel {parallel} shares among processes", "give --nproc too")
     if sweep or len(configs) > 1:
-        if dry_run:
-            raise usage_error("a sweep has no --dry-run", "try one of its recipes")
+        for flag, given in (("--dry-run", dry_run), ("--nproc", nproc > 1)):
+            if given:
+                raise usage_error(f"a sweep has no {flag}", "try one of its recipes")
         recipes = [(str(c), merged(c)) for c in configs]
         recipes = recipes or [("", merged(None))]
         _sweep(recipes, (*sweep, *axes), resume=resume, as_json=as_json)
         return
     recipe = validate(TrainRecipe, merged(configs[0] if configs else None))
     registry = open_registry()
-
-    from adapterhub.train.plan import make_plan
-
     plan = make_plan(recipe, registry)
     if dry_run:
         from adapterhub.train.dry_run import preview_run
@@ -141,42 +144,17 @@ def command(
         print_result(report.values, report.text(), as_json=as_json)
         return
 
-    summary, text = _train(plan, registry, nproc, parallel, resume=resume)
-    if summary:
-        print_result(summary, text, as_json=as_json)
-
-
-def _train(
-    plan: Plan, registry: Registry, nproc: int, parallel: str, *, resume: bool
-) -> tuple[dict[str, Any], str]:
-    """The result for programs and for people; of a process that only takes part, nothing."""
-    from adapterhub.errors import AdzError
-    from adapterhub.train import scale
-
-    if not scale.is_worker() and nproc > 1:
-        found = scale.hand_over(plan, nproc, parallel, resume=resume)  # type: ignore[arg-type]
-        return found["summary"], found["text"]
-
-    from adapterhub.merge.silent import Silent
-    from adapterhub.train.pipeline import assist, train
-
-    if scale.rank():
-        assist(plan, Silent(), resume=resume)
-        return {}, ""
     progress = TerminalProgress()
     progress.note(f"learning rate {plan.recipe.training.lr:g} ({plan.lr_source})")
-    try:
+    if nproc > 1:
+        from adapterhub.train.scale import hand_over
+
+        version = registry.resolve(hand_over(plan, nproc, parallel, resume=resume))
+    else:
+        from adapterhub.train.pipeline import train
+
         version = train(plan, registry, progress, resume=resume)
-    except AdzError as error:
-        if not scale.is_worker():
-            raise
-        scale.report({"error": [error.message, error.hint], "exit_code": error.exit_code})
-        return {}, ""
-    summary, text = _summary(version), _text(version, plan)
-    if scale.is_worker():
-        scale.report({"summary": summary, "text": text})
-        return {}, ""
-    return summary, text
+    print_result(_summary(version), _text(version, plan), as_json=as_json)
 
 
 def _sweep(

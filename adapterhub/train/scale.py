@@ -1,21 +1,24 @@
 """One run on several processes: by torchrun on this machine, or by accelerate's launcher.
 
-The parent resolves the recipe and hands it over as a file; each process runs `adz train` on it,
-finds RANK and WORLD_SIZE in its environment and takes its share of every batch. The first one
-commits and leaves what it has to say in a file.
+The parent resolves the recipe and hands it over as a file; each process
+(adapterhub.cli.train_worker) finds RANK and WORLD_SIZE in its environment and takes its share of
+every batch. The first one commits and leaves the reference in a file, or whichever fails its
+error.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import yaml
 
@@ -28,7 +31,6 @@ RESULT = "ADZ_TRAIN_RESULT"
 """The variable that names the file for the result."""
 
 Parallel = Literal["ddp", "zero1", "zero2", "zero3", "fsdp"]
-PARALLEL: tuple[Parallel, ...] = ("ddp", "zero1", "zero2", "zero3", "fsdp")
 
 
 def rank() -> int:
@@ -41,19 +43,16 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_worker() -> bool:
-    """Whether a parent has handed this run over."""
-    return RESULT in os.environ
-
-
 def report(values: dict[str, Any]) -> None:
-    """Leave the result where the parent looks for it."""
-    if rank() == 0:
-        Path(os.environ[RESULT]).write_text(json.dumps(values), encoding="utf-8")
+    """Leave the result where the parent looks for it. An error that all processes met is the
+    first one's."""
+    path = Path(os.environ[RESULT])
+    if rank() == 0 or not path.exists():
+        path.write_text(json.dumps(values), encoding="utf-8")
 
 
-def hand_over(plan: Plan, processes: int, parallel: Parallel, *, resume: bool) -> dict[str, Any]:
-    """Train on `processes` processes of this machine; return what the first one reported.
+def hand_over(plan: Plan, processes: int, parallel: Parallel, *, resume: bool) -> str:
+    """Train on `processes` processes of this machine; return the reference of the new version.
 
     Raises AdzError for what cannot work, and what the run itself raised.
     """
@@ -61,41 +60,81 @@ def hand_over(plan: Plan, processes: int, parallel: Parallel, *, resume: bool) -
     with TemporaryDirectory() as folder:
         recipe, result = Path(folder) / "recipe.yaml", Path(folder) / "result.json"
         recipe.write_text(yaml.safe_dump(plan.resolved, allow_unicode=True), encoding="utf-8")
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        if parallel != "ddp":
-            config = Path(folder) / "accelerate.yaml"
-            text = yaml.safe_dump(accelerate_config(parallel, processes))
-            config.write_text(text, encoding="utf-8")
-            launcher = ["accelerate.commands.launch", "--config_file", str(config)]
-        command = [
-            sys.executable, "-m", *launcher, "-m", "adapterhub.cli", "train", "-c", str(recipe),
-            *(["--resume"] if resume else []),
-        ]  # fmt: skip
-        code = _run(command, _environment(processes, result))
+        worker = ["-m", "adapterhub.cli.train_worker", str(recipe)]
+        worker += ["--resume"] if resume else []
+        with _environment(processes, result):
+            if parallel == "ddp":
+                end = _torchrun(worker, processes)
+            else:
+                end = _accelerate(worker, accelerate_config(parallel, processes), Path(folder))
         with suppress(FileNotFoundError):
             found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
             if "error" in found:
                 raise AdzError(*found["error"], exit_code=found["exit_code"])
-            return found
-    raise AdzError(f"the processes of the run ended with code {code}", "their reason is above")
+            return str(found["reference"])
+    if end is None:
+        raise KeyboardInterrupt
+    raise AdzError(f"the processes of the run ended: {end}", "the reason is above")
 
 
-def _run(command: Sequence[str], environment: dict[str, str]) -> int:
-    # Their stdout, too, goes to stderr: a result is printed by the parent.
-    with subprocess.Popen(command, env=environment, stdout=2) as process:
+def _torchrun(worker: list[str], processes: int) -> str | None:
+    """What `torchrun --standalone` does, whose own command answers Ctrl-C with a traceback;
+    return how it ended, None where it was interrupted."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        run_id=uuid4().hex,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    # It tells of every signal that it hands on.
+    logging.disable(logging.WARNING)
+    try:
+        elastic_launch(config, sys.executable)(*worker)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return f"exit code {failure.exitcode}"
+    except SignalException:
+        return None
+    finally:
+        logging.disable(logging.NOTSET)
+    return "without a result"
+
+
+def _accelerate(worker: list[str], config: dict[str, Any], folder: Path) -> str | None:
+    """`accelerate launch`; return as `_torchrun` does."""
+    path = folder / "accelerate.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(path)]
+    with subprocess.Popen([sys.executable, *launcher, *worker]) as process:
         try:
-            return process.wait()
+            return f"exit code {process.wait()}"
         except KeyboardInterrupt:
             # The terminal has told the children too; they say how to go on.
-            return process.wait()
+            process.wait()
+            return None
 
 
-def _environment(processes: int, result: Path) -> dict[str, str]:
+@contextmanager
+def _environment(processes: int, result: Path) -> Iterator[None]:
+    """Within the block, that of the processes that are started."""
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, RESULT: str(result)}
+    before = dict(os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ[RESULT] = str(result)
     if not _has_gpu():
-        environment["ACCELERATE_USE_CPU"] = "true"
-    return environment
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _has_gpu() -> bool:

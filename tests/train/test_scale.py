@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,22 @@ PlanFor = Callable[..., Any]
 
 
 def test_two_processes_end_where_one_does(
-    plan_for: PlanFor, registry: Registry, progress: Any, adz: Any, tmp_path: Path
+    plan_for: PlanFor,
+    registry: Registry,
+    progress: Any,
+    adz: Any,
+    tmp_path: Path,
+    data_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # 32 rows: every batch is whole.
     plan = plan_for(training={"max_steps": 4, "batch_size": 8, "lr": 1e-2})
     alone = train(plan, registry, progress)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(plan.resolved), encoding="utf-8")
-    result = adz("train", "-c", recipe, "--nproc", "2")
+    # A path that counts from here, in the processes too.
+    monkeypatch.chdir(data_file.parent)
+    result = adz("train", "-c", recipe, "--data", data_file.name, "--nproc", "2")
     assert result.code == 0, result.err
     assert "double@2" in result.out
     together = registry.resolve("double@2")
@@ -40,7 +49,10 @@ def test_two_processes_end_where_one_does(
     ours, expected = together.manifest.metrics, alone.manifest.metrics
     assert ours["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
     assert ours["tokens"] == expected["tokens"]
-    assert together.manifest.recipe == alone.manifest.recipe
+    recipes = [copy.deepcopy(version.manifest.recipe) for version in (together, alone)]
+    sources = [recipe["data"].pop("train") for recipe in recipes]
+    assert sources[0] == data_file.name
+    assert recipes[0] == recipes[1]
 
 
 def test_a_run_that_is_refused_in_its_processes_is_one_error_here(
