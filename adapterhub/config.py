@@ -94,8 +94,10 @@ def validate(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
             # A model may know its options by other names too, which only explain.
             renamed = getattr(model, "renamed", {}) if len(path) == 1 else {}
             near = [renamed[path[-1]]] if path[-1] in renamed else []
-            near = near or get_close_matches(path[-1], _fields(model, path[:-1]), n=1)
-            hint = f"did you mean {near[0]}?" if near else "see --help"
+            known = _fields(model, path[:-1])
+            near = near or get_close_matches(path[-1], known, n=1)
+            there = "there are " + ", ".join(known) if known else None
+            hint = f"did you mean {near[0]}?" if near else there
             raise usage_error(f"unknown option {name}", hint) from error
         if first["type"] == "missing":
             raise usage_error(f"{name} is not given") from error

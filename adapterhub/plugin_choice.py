@@ -31,6 +31,13 @@ def why_disabled(entries: Iterable[EntryPoint]) -> dict[str, str]:
     return {name: reason for name in foreign if _plain(name) in disabled}
 
 
+def not_installed(entries: Iterable[EntryPoint]) -> list[str]:
+    """What `ADZ_PLUGINS` names and nothing here is called."""
+    known = {_plain(entry.distribution) for entry in entries}
+    chosen = os.environ.get(VARIABLE, "").split(",")
+    return [name.strip() for name in chosen if name.strip() and _plain(name) not in known]
+
+
 def disable(name: str, entries: Iterable[EntryPoint]) -> str:
     """Load the distribution no more; returns its name. Raises a usage error for our own and for
     one that brings no plugin."""

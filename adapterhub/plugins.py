@@ -39,6 +39,8 @@ class Plugins:
         self._report = report
         self._entries = sorted(find_entry_points(GROUP), key=_own_first)
         self._disabled = plugin_choice.why_disabled(self._entries)
+        for name in plugin_choice.not_installed(self._entries):
+            report(f"{plugin_choice.VARIABLE} names {name}, which is not installed")
         self._hooks = Hooks()
         self._cache = PluginCache()
         self._anew = anew

@@ -106,6 +106,12 @@ def test_variable_names_the_only_ones_that_are_loaded(with_dists, chosen, loaded
     assert "adapterhub" in found
 
 
+def test_variable_with_a_name_that_nothing_has_is_told(with_dists):
+    done = with_dists(["healthy"], "plugins", ADZ_PLUGINS="adz-healthy,adz-helthy")
+    assert done.code == 0
+    assert done.err == "adz: ADZ_PLUGINS names adz-helthy, which is not installed\n"
+
+
 def test_strict_makes_a_failing_plugin_an_error(with_dists):
     strict = {"ADZ_STRICT_PLUGINS": "1"}
     done = with_dists(["import_error"], "plugins", **strict)

@@ -180,3 +180,21 @@ def test_a_short_training_lowers_the_held_out_loss_of_the_real_base(
     assert done.code == 0, done.err
     metrics = json.loads(done.out)["metrics"]
     assert metrics["holdout_loss"] < 0.8 * metrics["holdout_loss_base"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-o", "method.rank=4"], "unknown option method.rank (there are r, targets, exclude,"),
+        (["--nproc", "0"], "0 is not in the range x>=1"),
+        (["--parallel", "zero2"], "--parallel zero2 shares among processes (give --nproc too)"),
+        (["--sweep", "r=2,4", "--nproc", "2"], "a sweep has no --nproc"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    flags: list[str], message: str, adz: Any, tiny: None, data_file: Path
+) -> None:
+    done = adz("train", "--data", data_file, *flags)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
