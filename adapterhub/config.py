@@ -96,7 +96,7 @@ def validate(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
             near = [renamed[path[-1]]] if path[-1] in renamed else []
             known = _fields(model, path[:-1])
             near = near or get_close_matches(path[-1], known, n=1)
-            there = "there are " + ", ".join(known) if known else None
+            there = "there are " + ", ".join(known) if known else ""
             hint = f"did you mean {near[0]}?" if near else there
             raise usage_error(f"unknown option {name}", hint) from error
         if first["type"] == "missing":
