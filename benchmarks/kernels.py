@@ -9,9 +9,7 @@ come from memory as they do while serving. "PyTorch" is the same by its own prod
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +25,6 @@ from machine import machine
 
 from adapterhub_vllm import cpu_rows
 from adapterhub_vllm.cpu_factors import Factors, pack
-from adapterhub_vllm.machine import HUGE_PAGES
 
 LAYERS, SLOTS, RANK, ROWS = 30, 8, 16, 8
 SHAPES = ((576, (576, 192, 192)), (576, (576,)), (576, (1536, 1536)), (1536, (576,)))
@@ -36,25 +33,18 @@ REPEATS = 21
 
 
 def main() -> None:
-    """Measure in this process, then again with memory in large pages."""
-    if "--inner" not in sys.argv:
-        print(machine())
-        print(f"products: {gemm():.0f} GFLOP/s")
-        for label, tunables in (("ordinary pages", ""), ("large pages", HUGE_PAGES)):
-            print(f"\n{label}")
-            environment = {**os.environ, "GLIBC_TUNABLES": tunables}
-            command = [sys.executable, __file__, "--inner"]
-            subprocess.run(command, env=environment, check=True)
-        return
+    """Print the machine's figures, then the layers' by the number of adapters."""
+    print(machine())
+    print(f"products: {gemm():.0f} GFLOP/s")
     data = torch.ones(2**28)
-    print(f"  a sum reads {2**30 / median(data.sum) / 1e9:.1f} GB/s")
+    print(f"a sum reads {2**30 / median(data.sum) / 1e9:.1f} GB/s")
     layers = [make_layer(*shape) for _ in range(LAYERS) for shape in SHAPES]
     for adapters, slots in MIXES.items():
         ours = step(layers, slots, few_rows=cpu_rows.FEW_ROWS)
         plain = step(layers, slots, few_rows=0)
         size = adapters * LAYERS * sum(RANK * (len(w) * n + sum(w)) for n, w in SHAPES) * 4
         print(
-            f"  {adapters} adapters: {1e3 * ours:.2f} ms, {size / ours / 1e9:.1f} GB/s; "
+            f"{adapters} adapters: {1e3 * ours:.2f} ms, {size / ours / 1e9:.1f} GB/s; "
             f"PyTorch {1e3 * plain:.2f} ms"
         )
 

@@ -92,12 +92,11 @@ def commands(
 
 def our_settings() -> dict[str, str]:
     """What `adz serve` sets for vLLM on this machine."""
-    from adapterhub_vllm.machine import HUGE_PAGES, cache_gigabytes, cores_to_bind
+    from adapterhub_vllm.machine import cache_gigabytes, cores_to_bind
 
     cores = cores_to_bind()
     bound = {"VLLM_CPU_OMP_THREADS_BIND": cores} if cores else {}
-    memory = {"VLLM_CPU_KVCACHE_SPACE": str(cache_gigabytes()), "GLIBC_TUNABLES": HUGE_PAGES}
-    return {**memory, **bound}
+    return {"VLLM_CPU_KVCACHE_SPACE": str(cache_gigabytes()), **bound}
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseRecord
 from adapterhub.models import cpu_has_bf16
 from adapterhub.protocols import ServeSettings
-from adapterhub_vllm.machine import HUGE_PAGES, cache_gigabytes, cores_to_bind
+from adapterhub_vllm.machine import cache_gigabytes, cores_to_bind
 from adapterhub_vllm.settings import ServerSettings
 
 PLUGIN = "adapterhub"
@@ -114,7 +114,6 @@ def environment(
         result["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*names, PLUGIN]))
     if on_cpu:
         result.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cache_gigabytes(settings.data_parallel)))
-        result.setdefault("GLIBC_TUNABLES", HUGE_PAGES)
         cores = cores_to_bind(settings.data_parallel)
         if cores and not any(flag.startswith(_SEVERAL_WORKERS) for flag in settings.extra):
             result.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)

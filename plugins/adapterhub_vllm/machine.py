@@ -9,10 +9,6 @@ _NODES = Path("/sys/devices/system/node")
 _CPUS = Path("/sys/devices/system/cpu")
 _MOST_CORES = 8
 
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
-"""For GLIBC_TUNABLES: large pieces of memory lie in large pages where Linux has them to give.
-Every step reads all weights of the model once, at a third more bytes a second then."""
-
 
 def cores_to_bind(engines: int = 1) -> str | None:
     """The CPUs for vLLM's threads, `0,1`: one for each physical core that we may use; with
