@@ -7,14 +7,13 @@ before. An alias that moves therefore only changes which version the next reques
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -34,7 +33,7 @@ from adapterhub.serve.preset import Presets
 from adapterhub.serve.removed import SWEEP_SECONDS, removed_digests
 from adapterhub.serve.sticky import ASKING
 from adapterhub.serve.unknown import UnknownNames
-from adapterhub.staging import home_staging, staging_folder
+from adapterhub_vllm.copies import Copies
 from adapterhub_vllm.limits import why_not_as_it_is, why_not_files, why_not_method, why_not_vllm
 from adapterhub_vllm.residents import Residents
 
@@ -78,8 +77,7 @@ class Adapters:
         self._hold = Hold("vllm")
         self._listed = ModelList()
         self._presets = Presets()
-        self._files = ExitStack()
-        self._folder: Path | None = None
+        self._copies = Copies()
         self._residents: Residents | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._derived = Derived(settings.derivations, settings.max_rank, self._only_converted)
@@ -187,12 +185,10 @@ class Adapters:
     def _private_copy(self, version: Version) -> Path:
         """The verified files in a directory that is named by the digest, and that nobody else
         knows."""
-        directory = self._private_folder() / version.digest.removeprefix("sha256:")
         try:
             registry = self._open()
             registry.admit(version, registry.base(self._settings.base))
-            with _emptied(directory):
-                _copy(registry, version, directory)
+            with self._copies.new(registry, version) as directory:
                 self._only_as_lora[version.digest] = why_not_as_it_is(version, directory)
                 if self._derived.converts(version):
                     raise _OnlyAsLoraError
@@ -205,13 +201,6 @@ class Adapters:
             reason = f"{version.reference} cannot be read: {error}"
             raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from error
         return directory
-
-    def _private_folder(self) -> Path:
-        if self._folder is None:
-            folder = staging_folder(home_staging(), "serve-")
-            self._folder = self._files.enter_context(folder)
-            atexit.register(self._files.close)
-        return self._folder
 
     async def _sweep(self) -> None:
         """Let go of what was removed from the registry."""
@@ -245,28 +234,6 @@ class Adapters:
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
-
-@contextmanager
-def _emptied(directory: Path) -> Iterator[None]:
-    """A new directory, which is gone again where the block fails."""
-    directory.mkdir(mode=0o700)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-
-
-def _copy(registry: Any, version: Version, directory: Path) -> None:
-    for name, record in version.manifest.files.items():
-        target = directory / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not registry.copy_blob(record, target):
-            raise AdzError(
-                f"the stored file {name} of {version.reference} is missing or damaged",
-                "run 'adz fsck --repair' where the server's registry is",
-            )
 
 
 async def _add(engine: EngineClient, request: LoRARequest, version: Version) -> None:

@@ -77,8 +77,11 @@ class LocalRegistry(Storage):
 
     def commit(self, manifest: Manifest, payload: Path, artifacts: Path | None = None) -> Version:
         """Store files as the next version of a name; see `protocols.Registry`."""
-        digest, stored = storing.commit(self, manifest, payload, artifacts)
-        return Version(stored.name, stored.version, digest, stored)
+        digest, stored, base = storing.commit(self, manifest, payload, artifacts)
+        version = Version(stored.name, stored.version, digest, stored)
+        if base is not None:
+            self._admissions.passed(version, base)
+        return version
 
     def rehearse(self, manifest: Manifest, payload: Path) -> None:
         """The gates, on files that stay where they are; see `protocols.Registry`."""

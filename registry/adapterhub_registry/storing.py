@@ -11,7 +11,7 @@ import sqlite3
 from pathlib import Path
 
 from adapterhub.errors import EXIT_VERIFICATION, AdzError
-from adapterhub.manifest import FileRecord, Manifest, payload_digest, sha256_of
+from adapterhub.manifest import BaseRecord, FileRecord, Manifest, payload_digest, sha256_of
 from adapterhub.plugins import load_plugins
 from adapterhub.reference import DERIVED, check_new_name
 from adapterhub_registry import bases, disk, lookup, quotas
@@ -27,8 +27,9 @@ _ARTIFACTS = "artifacts"
 
 def commit(
     storage: Storage, manifest: Manifest, payload: Path, artifacts: Path | None
-) -> tuple[str, Manifest]:
-    """Store files as the next version of a name; return its digest and manifest."""
+) -> tuple[str, Manifest, BaseRecord | None]:
+    """Store files as the next version of a name; return its digest and manifest, and the base
+    with which it passed the gates."""
     check_new_name(manifest.name, manifest.metrics.get(DERIVED))
     with storage.staging() as staging:
         files, extra = _stage(staging, payload, artifacts)
@@ -43,9 +44,9 @@ def commit(
         )
         with storage.database.reading() as connection:
             staged = _stage_numbered(staging, draft, _next_number(connection, draft.name))
-        _admit(storage, draft, staged)
+        base = _admit(storage, draft, staged)
         with storage.database.changing() as change:
-            return _add_next(change, storage, staged)
+            return (*_add_next(change, storage, staged), base)
 
 
 def receive(
@@ -107,8 +108,9 @@ def _stage_numbered(staging: Path, draft: Manifest, number: int) -> _Staged:
     return _Staged(staging, manifest, manifest.canonical())
 
 
-def _admit(storage: Storage, manifest: Manifest, staged: _Staged) -> None:
-    """The gates and the plugins' say; what passes is on the disk afterwards."""
+def _admit(storage: Storage, manifest: Manifest, staged: _Staged) -> BaseRecord | None:
+    """The gates and the plugins' say; what passes is on the disk afterwards. Returns the base
+    that it was checked with."""
     # Imported late: `adz ls` must not pay for it.
     from concurrent.futures import ThreadPoolExecutor
 
@@ -121,6 +123,7 @@ def _admit(storage: Storage, manifest: Manifest, staged: _Staged) -> None:
         check_payload(staged.directory / _PAYLOAD, manifest, base)
         load_plugins().call_event("adapterhub_before_commit", manifest=manifest)
         synced.result()
+    return base
 
 
 def _add_next(change: Change, storage: Storage, staged: _Staged) -> tuple[str, Manifest]:
