@@ -36,7 +36,10 @@ class Factors:
         packed = lines is not None and columns is not None
         self._together = lines.transpose(1, 2) if packed and lines is not None else None
         self._kernel = _kernel(lines, columns, self._widths) if packed else None
-        self._slots: dict[int, Slot | None] = {}
+        self._lines = lines if packed else None
+        # By slot: the true rank of each slice, and its views where they were needed.
+        self._ranks: dict[int, list[int]] = {}
+        self._slots: dict[int, Slot] = {}
         # The rows of the last call, and whether an adapter with few of them is at work here.
         self._rows: Rows | None = None
         self._few = False
@@ -44,6 +47,7 @@ class Factors:
     def forget(self, slot: int) -> None:
         """The slot holds another adapter now."""
         self._rows = None
+        self._ranks.pop(slot, None)
         self._slots.pop(slot, None)
 
     def add(self, y: torch.Tensor, x: torch.Tensor, rows: Rows, scale: float) -> None:
@@ -59,16 +63,16 @@ class Factors:
         for group in rows.many:
             self._add_group(y, x, group, scale)
         if rows is not self._rows:
-            used = [self._slot(slot) for slot in rows.few.slots]
+            used = [max(self._find_ranks(slot)) for slot in rows.few.slots]
             self._few = any(used)
             self._rows = rows
         if self._few:
             kernel.add(y, x, rows.few)
 
     def _add_group(self, y: torch.Tensor, x: torch.Tensor, group: Group, scale: float) -> None:
-        slot = self._slot(group.slot)
-        if slot is None:
+        if not any(self._find_ranks(group.slot)):
             return
+        slot = self._view(group.slot)
         part, rows = group.take(x), group.rows
         lows: Sequence[torch.Tensor | None]
         if slot.together is not None:
@@ -86,23 +90,33 @@ class Factors:
             else:
                 (out if rows is None else out[rows]).addmm_(low, b, alpha=scale)
 
-    def _slot(self, number: int) -> Slot | None:
-        """None where the adapter in the slot leaves this layer alone."""
-        if number not in self._slots:
-            ranks = [_true_rank(a[number]) for a in self._a]
+    def _find_ranks(self, number: int) -> list[int]:
+        """The true rank of each slice, 0 where the adapter in the slot leaves it alone. vLLM
+        pads A with lines of zeros."""
+        ranks = self._ranks.get(number)
+        if ranks is None:
+            # A version that is new to the server waits for this in each of its layers.
+            if self._lines is not None:
+                used = self._lines[number].any(1).view(len(self._a), -1)
+            else:
+                used = torch.stack([a[number].any(0) for a in self._a])
+            ranks = self._ranks[number] = [_last(line) for line in used.tolist()]
             if self._kernel is not None:
                 self._kernel.set_rank(number, max(ranks))
-            self._slots[number] = self._view(number, ranks) if any(ranks) else None
-        return self._slots[number]
+        return ranks
 
-    def _view(self, number: int, ranks: list[int]) -> Slot:
-        full = all(rank == self._rank for rank in ranks)
-        pairs = list(zip(self._a, ranks, strict=True))
-        return Slot(
-            together=self._together[number] if full and self._together is not None else None,
-            a=[a[number, :, :rank] if rank else None for a, rank in pairs],
-            b=[b[number, :rank] for b, rank in zip(self._b, ranks, strict=True)],
-        )
+    def _view(self, number: int) -> Slot:
+        slot = self._slots.get(number)
+        if slot is None:
+            ranks = self._find_ranks(number)
+            full = self._together is not None and min(ranks) == self._rank
+            pairs = list(zip(self._a, ranks, strict=True))
+            slot = self._slots[number] = Slot(
+                together=self._together[number] if full and self._together is not None else None,
+                a=[a[number, :, :rank] if rank else None for a, rank in pairs],
+                b=[b[number, :rank] for b, rank in zip(self._b, ranks, strict=True)],
+            )
+        return slot
 
 
 def pack(layer: Any) -> None:
@@ -149,7 +163,5 @@ def _kernel(a: Any, b: Any, widths: list[int]) -> Any:
     return Kernel(a, b, widths)
 
 
-def _true_rank(a: torch.Tensor) -> int:
-    """vLLM pads A, here (in, rank), with columns of zeros; 0 where a module has no LoRA."""
-    used = a.any(dim=0).nonzero()
-    return int(used[-1]) + 1 if used.numel() else 0
+def _last(used: list[bool]) -> int:
+    return max((place for place, one in enumerate(used, 1) if one), default=0)
