@@ -1,10 +1,10 @@
-# make setup | test | demo | lint; `make demo N=200` takes another number of held-out rows.
+# make setup | test | demo | docs | lint; `make demo N=200` takes another number of held-out rows.
 SHELL := /bin/bash
 PYTHON_BIN := .venv/bin
 N ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint
+.PHONY: help setup test demo docs lint
 .NOTPARALLEL:
 
 help:  ## Show the targets.
@@ -19,6 +19,10 @@ test: setup  ## Run the tests; PYTEST='-k merge' narrows them.
 
 demo: setup  ## Train, merge, serve and compare on a real model; N rows a task.
 	@$(PYTHON_BIN)/python examples/demo.py --rows $(N)
+
+docs: setup  ## Write what the pages take from the code, and build the site into site/.
+	@$(PYTHON_BIN)/python scripts/build_docs.py
+	@$(PYTHON_BIN)/mkdocs build --quiet
 
 lint: setup  ## Linters, types and import contracts.
 	$(PYTHON_BIN)/ruff check

@@ -24,15 +24,23 @@ if TYPE_CHECKING:
 
 PROJECT = "adapterhub"
 API_VERSION = 1
-"""Grows when a hook or an argument is added; docs/plugins.md says what is promised."""
+"""Grows when a hook or an argument is added: see docs/authors/compatibility.md."""
 
 
 class HookDeprecationWarning(UserWarning):
     """A hook or an argument that will be gone; the loader prints it as one line.
 
-    For `@hookspec(warn_on_impl=...)` and `warn_on_impl_args`. A UserWarning, because Python hides
+    For `@hookspec(warn_on_impl=...)` and `warn_on_impl_args`. since: the release that deprecates
+    it, as `0.2`; it goes two minor versions later. A UserWarning, because Python hides
     DeprecationWarning from users.
     """
+
+    def __init__(self, name: str, *, since: str, instead: str) -> None:
+        major, minor = map(int, since.split("."))
+        gone = f"{major}.{minor + 2}"
+        super().__init__(
+            f"{name} is deprecated since adapterhub {since} and goes in {gone}: use {instead}"
+        )
 
 
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -81,8 +81,10 @@ def test_every_hook_says_since_when(hook):
 
 
 def test_a_deprecated_hook_works_and_is_one_line():
-    text = "adapterhub_old goes in 0.4: use adapterhub_metrics"
-    marked = hookspecs.hookspec(warn_on_impl=hookspecs.HookDeprecationWarning(text))
+    warning = hookspecs.HookDeprecationWarning(
+        "adapterhub_old", since="0.9", instead="adapterhub_metrics"
+    )
+    marked = hookspecs.hookspec(warn_on_impl=warning)
 
     class Specs:
         @marked
@@ -96,5 +98,7 @@ def test_a_deprecated_hook_works_and_is_one_line():
 
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(Specs)
-    assert plugin_checks.register(manager, Plugin(), "old") == [text]
+    assert plugin_checks.register(manager, Plugin(), "old") == [
+        "adapterhub_old is deprecated since adapterhub 0.9 and goes in 0.11: use adapterhub_metrics"
+    ]
     assert manager.hook.adapterhub_old() == ["still works"]

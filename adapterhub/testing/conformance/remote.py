@@ -159,7 +159,7 @@ class RemoteConformance(Conformance):
         assert shown["digest"] == tiny_adapters[0].digest, "another version came back"
 
     def test_names_are_listed(self, adz: Adz, tiny_adapters: list[Any], tmp_path: Path) -> None:
-        """`adz ls --from URL`; one that cannot list says so with AdzError."""
+        """`adz ls --remote URL`; one that cannot list says so with AdzError."""
         url = self.url(tmp_path)
         check_success(adz("push", "tiny-a", "tiny-b", "--to", url))
         if self.can_list:

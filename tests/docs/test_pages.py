@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -12,14 +13,14 @@ from xml.etree import ElementTree
 
 import click
 import pytest
-import torch
+from pymdownx.slugs import slugify
 
 from adapterhub.cli import adz
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
     *(ROOT / "examples").rglob("*.md"),
 ]
 PAGES = [page for page in PAGES if not page.is_relative_to(ROOT / "docs" / "reference")]
@@ -69,7 +70,7 @@ def test_generated_pages_are_up_to_date():
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_command_on_the_page_exists_with_its_options(page, home):
     # Names that stand for something, and flags that only an example plugin adds.
-    placeholders = {"NAME", "--NAME", "--yours", "--largest", "--median", "--star", "census"}
+    placeholders = {"NAME", "--NAME", "--yours", "--median", "--star", "census"}
     root = adz.make_context("adz", [], resilient_parsing=True)
     for words in adz_commands(page):
         command, context, rest = adz, root, words[1:]
@@ -85,12 +86,24 @@ def test_every_command_on_the_page_exists_with_its_options(page, home):
         assert given <= known | placeholders, words
 
 
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them and as the site does."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {slugify(case="lower")(title.replace("`", ""), "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_link_to_a_file_leads_somewhere(page):
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)", text):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        # What mkdocstrings makes has anchors on the site only, where its build checks them.
+        if anchor and not anchor.startswith("adapterhub."):
+            assert anchor in anchors(file), f"{target}#{anchor}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -99,35 +112,30 @@ def test_python_examples_compile(page):
         compile(code, str(page), "exec")
 
 
-def test_rule_of_the_plugin_page_takes_the_largest():
-    scope = {}
-    (code,) = [c for c in blocks(ROOT / "docs" / "plugins.md", "python") if "def largest" in c]
-    exec(code, scope)
-    deltas = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    merged = scope["largest"](deltas, torch.full((3,), 1 / 3), None, {})
-    for row in range(4):
-        for column in range(5):
-            wanted = max(deltas[:, row, column].tolist(), key=abs)
-            assert merged[row, column].item() == pytest.approx(wanted, rel=1e-6)
-
-
-def test_descriptor_of_the_plugin_page_is_valid():
-    from adapterhub import specs
-
-    scope = {}
-    (code,) = [c for c in blocks(ROOT / "docs" / "plugins.md", "python") if "hookimpl" in c]
-    exec(code, scope)
-    (rule,) = scope["adapterhub_merge_rules"]()
-    assert isinstance(rule, specs.MergeRule)
-    assert rule.name == "largest"
-
-
 def test_tiny_base_has_the_size_that_the_plugin_page_says(tiny_base_dir):
     from safetensors import safe_open
 
     with safe_open(tiny_base_dir / "model.safetensors", "pt") as file:
         count = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
-    assert f"{count:,} parameters" in (ROOT / "docs" / "plugins.md").read_text()
+    assert f"{count:,} parameters" in (ROOT / "docs" / "authors" / "testing.md").read_text()
+
+
+@pytest.mark.model
+def test_what_your_data_shows_without_training_is_what_adz_prints(real_base_home):
+    """The commands that read data and the base's configuration only, with all of their output."""
+    page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
+    shown = "".join(re.findall(r"```console\n(.*?)```", page, re.DOTALL))
+    found = re.findall(
+        r"^\$ adz (data check .*|train .* --dry-run)\n((?:(?!\$ ).*\n)+)", shown, re.M
+    )
+    assert len(found) == 2
+    for command, output in found:
+        done = subprocess.run(
+            [sys.executable, "-m", "adapterhub.cli", *shlex.split(command)],
+            env={**os.environ, "ADZ_HOME": str(real_base_home)},
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout == output
 
 
 def test_picture_is_well_formed_and_has_a_title():
