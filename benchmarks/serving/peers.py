@@ -106,11 +106,11 @@ def exported(zoo: Zoo, folder: Path) -> tuple[Path, Path]:
     """Base and adapter 0 as GGUF, by our own command."""
     base, adapter = folder / "base.gguf", folder / "a0.gguf"
     commands = {
-        base: ("smollm2", str(base), "--gguf", "f32"),
+        base: ("smollm2", str(base), "--gguf", "f32", "--no-compare"),
         adapter: ("a0", str(adapter), "--lora-gguf", "--dtype", "f32"),
     }
     for path, arguments in commands.items():
         if not path.exists():
-            command = [*ADZ, "export", *arguments, "--no-compare"]
+            command = [*ADZ, "export", *arguments]
             subprocess.run(command, env=zoo.environment(), check=True, stdout=subprocess.DEVNULL)
     return base, adapter
