@@ -13,7 +13,7 @@ from adapterhub.cli.train_values import merged_values
 if TYPE_CHECKING:
     from adapterhub.manifest import Version
     from adapterhub.train.plan import Plan
-    from adapterhub.train.scale import Parallel
+    from adapterhub.train.scale import Launcher, Parallel
 
 
 @click.command(short_help="Train an adapter on a base.")
@@ -71,6 +71,12 @@ if TYPE_CHECKING:
     "--nproc", type=click.IntRange(1), default=1, help="Train on so many processes or GPUs."
 )
 @click.option(
+    "--ray",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train on so many workers of Ray Train, on this machine or at RAY_ADDRESS.",
+)
+@click.option(
     "--parallel",
     type=click.Choice(["ddp", "zero1", "zero2", "zero3", "fsdp"]),
     default="ddp",
@@ -94,6 +100,7 @@ def command(
     ignore_unknown: bool,
     dry_run: bool,
     nproc: int,
+    ray: int | None,
     parallel: Parallel,
     resume: bool,
     as_json: bool,
@@ -124,10 +131,9 @@ def command(
 
     if axes and not sweep:
         raise usage_error(f"unexpected {axes[0]!r}", "several values go behind --sweep")
-    if parallel != "ddp" and nproc == 1:
-        raise usage_error(f"--parallel {parallel} shares among processes", "give --nproc too")
+    _check_processes(nproc, ray, parallel)
     if sweep or len(configs) > 1:
-        for flag, given in (("--dry-run", dry_run), ("--nproc", nproc > 1)):
+        for flag, given in (("--dry-run", dry_run), ("--nproc", nproc > 1), ("--ray", ray)):
             if given:
                 raise usage_error(f"a sweep has no {flag}", "try one of its recipes")
         recipes = [(str(c), merged(c)) for c in configs]
@@ -146,15 +152,28 @@ def command(
 
     progress = TerminalProgress()
     progress.note(f"learning rate {plan.recipe.training.lr:g} ({plan.lr_source})")
-    if nproc > 1:
+    if ray or nproc > 1:
         from adapterhub.train.scale import hand_over
 
-        version = registry.resolve(hand_over(plan, nproc, parallel, resume=resume))
+        launcher: Launcher = "ray" if ray else "local"
+        done = hand_over(plan, ray or nproc, parallel, resume=resume, launcher=launcher)
+        version = registry.resolve(done)
     else:
         from adapterhub.train.pipeline import train
 
         version = train(plan, registry, progress, resume=resume)
     print_result(_summary(version), _text(version, plan), as_json=as_json)
+
+
+def _check_processes(nproc: int, ray: int | None, parallel: Parallel) -> None:
+    from adapterhub.errors import usage_error
+
+    if ray and nproc > 1:
+        raise usage_error("--ray and --nproc exclude each other", "--ray N says how many workers")
+    if ray and parallel != "ddp":
+        raise usage_error(f"--ray trains with ddp, not {parallel}", "give --nproc instead")
+    if parallel != "ddp" and nproc == 1:
+        raise usage_error(f"--parallel {parallel} shares among processes", "give --nproc too")
 
 
 def _sweep(

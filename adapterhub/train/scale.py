@@ -1,4 +1,4 @@
-"""One run on several processes: by torchrun on this machine, or by accelerate's launcher.
+"""One run on several processes: by torchrun on this machine, accelerate's launcher or Ray Train.
 
 The parent resolves the recipe and hands it over as a file; each process
 (adapterhub.cli.train_worker) finds RANK and WORLD_SIZE in its environment and takes its share of
@@ -16,13 +16,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import yaml
 
 from adapterhub.errors import AdzError, usage_error
+from adapterhub.staging import home_staging, staging_folder
+from adapterhub.train.ray_train import run_on_ray
 
 if TYPE_CHECKING:
     from adapterhub.train.plan import Plan
@@ -31,6 +32,7 @@ RESULT = "ADZ_TRAIN_RESULT"
 """The variable that names the file for the result."""
 
 Parallel = Literal["ddp", "zero1", "zero2", "zero3", "fsdp"]
+Launcher = Literal["local", "ray"]
 
 
 def rank() -> int:
@@ -51,22 +53,33 @@ def report(values: dict[str, Any]) -> None:
         path.write_text(json.dumps(values), encoding="utf-8")
 
 
-def hand_over(plan: Plan, processes: int, parallel: Parallel, *, resume: bool) -> str:
-    """Train on `processes` processes of this machine; return the reference of the new version.
+def hand_over(
+    plan: Plan,
+    processes: int,
+    parallel: Parallel,
+    *,
+    resume: bool,
+    launcher: Launcher = "local",
+) -> str:
+    """Train on `processes` processes, of this machine or of Ray's; return the reference of the
+    new version.
 
     Raises AdzError for what cannot work, and what the run itself raised.
     """
     check(plan, processes, parallel, on_gpu=_has_gpu())
-    with TemporaryDirectory() as folder:
-        recipe, result = Path(folder) / "recipe.yaml", Path(folder) / "result.json"
+    # Below ADZ_HOME, which the machines of a cluster share.
+    with staging_folder(home_staging()) as folder:
+        recipe, result = folder / "recipe.yaml", folder / "result.json"
         recipe.write_text(yaml.safe_dump(plan.resolved, allow_unicode=True), encoding="utf-8")
         worker = ["-m", "adapterhub.cli.train_worker", str(recipe)]
         worker += ["--resume"] if resume else []
         with _environment(processes, result):
-            if parallel == "ddp":
+            if launcher == "ray":
+                end = run_on_ray(worker, processes, folder)
+            elif parallel == "ddp":
                 end = _torchrun(worker, processes)
             else:
-                end = _accelerate(worker, accelerate_config(parallel, processes), Path(folder))
+                end = _accelerate(worker, accelerate_config(parallel, processes), folder)
         with suppress(FileNotFoundError):
             found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
             if "error" in found:

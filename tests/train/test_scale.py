@@ -20,7 +20,11 @@ from adapterhub.train.pipeline import train
 PlanFor = Callable[..., Any]
 
 
+@pytest.mark.parametrize(
+    "processes", [("--nproc", "2"), pytest.param(("--ray", "2"), marks=pytest.mark.ray)]
+)
 def test_two_processes_end_where_one_does(
+    processes: tuple[str, str],
     plan_for: PlanFor,
     registry: Registry,
     progress: Any,
@@ -36,7 +40,7 @@ def test_two_processes_end_where_one_does(
     recipe.write_text(yaml.safe_dump(plan.resolved), encoding="utf-8")
     # A path that counts from here, in the processes too.
     monkeypatch.chdir(data_file.parent)
-    result = adz("train", "-c", recipe, "--data", data_file.name, "--nproc", "2")
+    result = adz("train", "-c", recipe, "--data", data_file.name, *processes)
     assert result.code == 0, result.err
     assert "double@2" in result.out
     together = registry.resolve("double@2")
@@ -82,12 +86,59 @@ def test_what_cannot_work_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("parallel", ["zero1", "zero2", "zero3", "fsdp"])
-def test_accelerate_reads_what_is_written_for_it(parallel: Any, tmp_path: Path) -> None:
-    from accelerate.commands.config.config_args import load_config_from_file
+def test_accelerate_makes_of_the_configuration_what_was_meant(
+    parallel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as its launcher goes without a GPU: the environment of the processes, and the plugin
+    that each of them builds from it."""
+    from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
     path = tmp_path / "accelerate.yaml"
     path.write_text(yaml.safe_dump(scale.accelerate_config(parallel, 4)), encoding="utf-8")
-    read = load_config_from_file(str(path))
-    assert read.num_processes == 4
-    kind = str(read.distributed_type).rsplit(".", 1)[-1]
-    assert kind == ("FSDP" if parallel == "fsdp" else "DEEPSPEED")
+    given = launch_command_parser().parse_args(["--config_file", str(path), "worker.py"])
+    arguments, defaults, _ = _validate_launch_command(given)
+    assert arguments.num_processes == 4
+    assert arguments.use_fsdp == (parallel == "fsdp")
+    if parallel == "fsdp":
+        environment = prepare_multi_gpu_env(arguments)
+    else:
+        # As its launch command does.
+        given.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        _, environment = prepare_deepspeed_cmd_env(arguments)
+    assert environment["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if parallel == "fsdp":
+        sharding = FullyShardedDataParallelPlugin()
+        assert sharding.fsdp_version == 2
+        assert sharding.reshard_after_forward is True
+        assert sharding.cpu_ram_efficient_loading is True
+        assert sharding.state_dict_type.name == "FULL_STATE_DICT"
+        assert sharding.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+        return
+    zero = DeepSpeedPlugin()
+    stage = int(parallel.removeprefix("zero"))
+    config = zero.deepspeed_config["zero_optimization"]
+    assert (zero.zero_stage, config["stage"]) == (stage, stage)
+    assert config["offload_optimizer"]["device"] == config["offload_param"]["device"] == "none"
+    assert config["stage3_gather_16bit_weights_on_model_save"] == (stage == 3)
+    assert zero.zero3_init_flag == (stage == 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ray", "2", "--nproc", "2"), "--ray and --nproc exclude each other"),
+        (("--ray", "2", "--parallel", "zero2"), "--ray trains with ddp, not zero2"),
+        (("--ray", "2", "--sweep", "r=2,4"), "a sweep has no --ray"),
+        (("--parallel", "zero2"), "--parallel zero2 shares among processes"),
+    ],
+)
+def test_options_that_exclude_each_other(
+    arguments: tuple[str, ...], message: str, adz: Any, registry: Registry, data_file: Path
+) -> None:
+    result = adz("train", "--data", data_file, *arguments)
+    assert result.code == 2
+    assert message in result.err
