@@ -1,4 +1,4 @@
-"""The table of a sweep, the plot of its losses, and the winner."""
+"""The table of a sweep, the plot of its losses, and the winners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def summarise(result: Sweep, plot: Path) -> dict[str, Any]:
     """For `--json`."""
-    winner = result.winner
+    labels = [member.label for member in result.members]
     return {
         "members": [
             {
@@ -24,38 +24,63 @@ def summarise(result: Sweep, plot: Path) -> dict[str, Any]:
             }
             for member in result.members
         ],
-        "joint": result.joint,
-        "why": result.why,
-        "winner": winner.version.reference if winner and winner.version else None,
+        "passes": [
+            {"runs": [labels[number] for number in part.runs], "apart": part.why or None}
+            for part in result.passes
+        ],
+        "winners": [winner.version.reference for winner in result.winners if winner.version],
         "plot": str(plot),
     }
 
 
 def describe_sweep(result: Sweep, plot: Path) -> str:
     """For people: one line a run, the best marked; then what one would want next."""
+    rows = [_row(member, member in result.winners) for member in result.members]
+    table = format_table(("run", "version", "train loss", "held out", "tokens/s", ""), rows)
+    lines = [table, *_passes(result), f"curves {plot}"]
+    if not result.winners:
+        lines.append("none is the best: they are not scored alike, on the same rows")
+    for winner in result.winners:
+        lines += _next(winner)
+    return "\n".join(lines)
+
+
+def _passes(result: Sweep) -> list[str]:
+    labels = [member.label for member in result.members]
+    if len(labels) == 1:
+        return []
+    if all(len(part.runs) == 1 for part in result.passes):
+        return [f"trained one after the other: {result.passes[0].why}"]
+    if len(result.passes) == 1:
+        return ["trained in one forward pass"]
+    return [
+        f"trained {'in one forward pass' if len(part.runs) > 1 else 'by itself'}: "
+        + ", ".join(labels[number] for number in part.runs)
+        + (f" ({part.why})" if part.why else "")
+        for part in result.passes
+    ]
+
+
+def _next(winner: Member) -> list[str]:
     from adapterhub.train.sweep import WINNER
 
-    rows = [_row(member, member is result.winner) for member in result.members]
-    table = format_table(("run", "version", "train loss", "held out", "tokens/s", ""), rows)
-    how = "in one forward pass" if result.joint else f"one after the other: {result.why}"
-    lines = [table, f"trained {how}", f"curves {plot}"]
-    if result.winner is not None and result.winner.version is not None:
-        best = f"{result.winner.version.name}@{WINNER}"
-        lines += [
-            f"{best} is {result.winner.version.reference}",
-            "next:",
-            f"  adz eval {best} --data TEST.jsonl    # rows that it has not seen",
-            f"  adz chat {best}",
-            f"  adz log {result.winner.version.name}",
-        ]
-    return "\n".join(lines)
+    if winner.version is None:
+        return []
+    best = f"{winner.version.name}@{WINNER}"
+    return [
+        f"{best} is {winner.version.reference}",
+        "next:",
+        f"  adz eval {best} --data TEST.jsonl    # rows that it has not seen",
+        f"  adz chat {best}",
+        f"  adz log {winner.version.name}",
+    ]
 
 
 def _row(member: Member, best: bool) -> tuple[str, ...]:
     if member.version is None:
         return (member.label, "refused", "", "", "", str(member.error))
     metrics = member.version.manifest.metrics
-    held = metrics.get("holdout_loss")
+    held = member.held_out
     return (
         member.label,
         member.version.reference,

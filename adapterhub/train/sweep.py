@@ -1,7 +1,7 @@
-"""Several recipes over one base: trained in one pass where they can be, else in turn.
+"""Several recipes in one process: trained in one pass where they can be, else in turn.
 
-The runs of a sweep are versions of their names like any others; the one with the lowest loss is
-tagged.
+The runs of a sweep are versions of their names like any others; of those that may be compared
+the one with the lowest loss is tagged.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from adapterhub.errors import AdzError, usage_error
 from adapterhub.manifest import Version
 from adapterhub.plugins import load_plugins
 from adapterhub.train.directory import alone, explained, run_directory
+from adapterhub.train.passes import Pass, comparable, share_passes
 from adapterhub.train.pipeline import attach, drive, finish, open_directory, prepare, train
 from adapterhub.train.plan import Plan
 from adapterhub.train.recipe import TrainingOptions
@@ -28,9 +29,7 @@ from adapterhub.train.run import Run
 WINNER = "best"
 """The alias of the winner."""
 
-# What may differ between runs of one forward pass.
-_OWN = ("lr", "weight_decay")
-_BATCHED_QUANTIZERS = (None, "nf4")
+_HELD_OUT = ("holdout_objective", "holdout_loss_served", "holdout_loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +41,30 @@ class Member:
     error: AdzError | None
 
     @property
+    def held_out(self) -> float | None:
+        """What is minimised, on the held-out rows: the objective, or nats a token over the base as
+        it is served. None where nothing is held out."""
+        metrics = self.version.manifest.metrics if self.version else {}
+        found = (metrics[name] for name in _HELD_OUT if name in metrics)
+        return next(found, None)
+
+    @property
     def loss(self) -> float:
-        """Nats a held-out token, or a training token where nothing is held out."""
+        """What the runs are compared by: on held-out rows, or in training where there are none."""
         if self.version is None:
             return float("inf")
-        metrics = self.version.manifest.metrics
-        return float(metrics.get("holdout_loss", metrics["train_loss"]))
+        held = self.held_out
+        return float(self.version.manifest.metrics["train_loss"] if held is None else held)
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What a sweep has made. joint: in one forward pass. why: why not."""
+    """What a sweep has made: a member for each plan, in their order. winners: the best of each
+    group of runs that may be compared."""
 
     members: list[Member]
-    joint: bool
-    why: str
-    winner: Member | None
+    passes: list[Pass]
+    winners: list[Member]
 
 
 def combinations(values: dict[str, Any], axes: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -83,33 +90,6 @@ def combinations(values: dict[str, Any], axes: Iterable[str]) -> list[tuple[str,
     return result
 
 
-def why_apart(plans: Sequence[Plan]) -> str:
-    """Why these runs cannot share a forward pass; empty when they can."""
-    first = plans[0]
-    if any(plan.base.digests != first.base.digests for plan in plans):
-        return "they have several bases"
-    if any([d.sha256 for d in p.files] != [d.sha256 for d in first.files] for p in plans):
-        return "they learn from several data sets"
-    if any(plan.method.name not in ("lora", "rslora") for plan in plans):
-        return "only plain LoRA is computed side by side"
-    if any(getattr(plan.method_options, "dropout", 0) for plan in plans):
-        return "dropout draws numbers for each run"
-    names = {plan.quantizer.name if plan.quantizer else None for plan in plans}
-    if len(names) > 1 or not names.issubset(_BATCHED_QUANTIZERS):
-        return "the base is quantised in a way that computes each run by itself"
-    objective = load_plugins().load_implementation(first.objective)()
-    same = all(plan.recipe.objective == first.recipe.objective for plan in plans)
-    if not same or not isinstance(objective, protocols.JointObjective):
-        return "the objective trains one adapter at a time"
-    for name in TrainingOptions.model_fields:
-        values = {repr(getattr(plan.recipe.training, name)) for plan in plans}
-        if name not in _OWN and len(values) > 1:
-            return f"training.{name} differs"
-    if any(plan.recipe.data != first.recipe.data for plan in plans):
-        return "their options of data differ"
-    return "it is scored while it trains" if first.recipe.training.eval_every else ""
-
-
 def sweep(
     plans: Sequence[tuple[str, Plan]],
     registry: protocols.Registry,
@@ -117,23 +97,41 @@ def sweep(
     *,
     resume: bool = False,
 ) -> Sweep:
-    """Train all of `plans`, each with its label, and tag the winner.
+    """Train all of `plans`, each with its label, and tag the winners.
 
     A run that a gate refuses leaves the others as they are. Raises AdzError when none is left.
     """
-    why = why_apart([plan for _, plan in plans])
-    if not why:
-        members = _jointly(plans, registry, progress, resume=resume)
-    else:
-        progress.note(f"one after the other: {why}")
-        members = [_alone(label, plan, registry, progress, resume) for label, plan in plans]
-    made = [member for member in members if member.version is not None]
-    if not made:
+    bare = [plan for _, plan in plans]
+    passes = share_passes(bare)
+    made: dict[int, Member] = {}
+    for part in passes:
+        if part.why:
+            names = ", ".join(plans[number][0] for number in part.runs)
+            progress.note(f"{names} apart: {part.why}")
+        members = _one_pass([plans[number] for number in part.runs], registry, progress, resume)
+        made.update(zip(part.runs, members, strict=True))
+    members = [made[number] for number in range(len(plans))]
+    if all(member.version is None for member in members):
         raise members[0].error or AdzError("no run of the sweep came to its end")
-    winner = min(made, key=lambda member: member.loss)
-    if winner.version is not None:
-        registry.tag(winner.version.reference, WINNER)
-    return Sweep(members, not why, why, winner)
+    winners = []
+    for group in comparable(bare):
+        best = min((members[number] for number in group), key=lambda member: member.loss)
+        if best.version is not None:
+            registry.tag(best.version.reference, WINNER)
+            winners.append(best)
+    return Sweep(members, passes, winners)
+
+
+def _one_pass(
+    plans: Sequence[tuple[str, Plan]],
+    registry: protocols.Registry,
+    progress: protocols.Progress,
+    resume: bool,
+) -> list[Member]:
+    if len(plans) > 1:
+        return _jointly(plans, registry, progress, resume=resume)
+    ((label, plan),) = plans
+    return [_alone(label, plan, registry, progress, resume)]
 
 
 def _alone(
