@@ -25,6 +25,19 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#|~&$!])")
 _LICENSE = re.compile(r"^license:\s*[\"']?([A-Za-z0-9.+-]{1,64})[\"']?\s*$", re.MULTILINE)
 _MOST_README = 1 << 20
 _MADE_BY = {"train": "trained", "merge": "merged", "import": "imported", "convert": "converted"}
+_SETTINGS = ("lr", "schedule", "warmup", "weight_decay", "clip", "batch_size", "accumulation",
+             "max_length", "seed")  # fmt: skip
+_MEASURED = {
+    "steps": "steps",
+    "tokens": "tokens seen",
+    "train_loss": "training loss, mean over the steps",
+    "holdout_loss_base": "held-out loss of the base, nats a token",
+    "holdout_loss": "held-out loss of the adapter",
+    "holdout_loss_served": "held-out loss over the base that is not quantised",
+    "holdout_objective": "held-out loss of the objective",
+    "holdout_accuracy": "held-out pairs told apart",
+    "kept_step": "the best step, which is kept",
+}
 
 
 def model_card(registry: Registry, version: Version) -> str:
@@ -43,6 +56,7 @@ def model_card(registry: Registry, version: Version) -> str:
         _summary(version.manifest),
         "## Facts\n\n" + _table(("", ""), _facts(version, source)),
         *_origin(version.manifest),
+        *_training(version.manifest),
         *_results(evaluations),
         "## How to use it\n\n" + _usage(version, source),
         "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(version.manifest, evaluations)),
@@ -154,6 +168,31 @@ def _origin(manifest: Manifest) -> Iterator[str]:
         header = ("file", "rows", "format", "sha256")
         files = [[data.get(key) for key in header] for data in manifest.data]
         yield "## Data\n\n" + _table(header, files)
+
+
+def _training(manifest: Manifest) -> Iterator[str]:
+    """How a trained version was made and what was measured then; no path of the machine."""
+    if manifest.made_by != "train":
+        return
+    training = manifest.recipe.get("training", {})
+    chosen = {key: training[key] for key in _SETTINGS if key in training}
+    rows = [*_options(manifest.recipe.get("method", {})), *chosen.items()]
+    rows += _options(manifest.recipe.get("objective", {}))
+    rows += [(said, manifest.metrics[k]) for k, said in _MEASURED.items() if k in manifest.metrics]
+    if rows:
+        yield "## Training\n\n" + _table(("", ""), rows)
+    for alert in manifest.metrics.get("alerts", ()):
+        yield f"Alert while it was trained: {_text(alert)}"
+    if manifest.environment:
+        yield "## Environment\n\n" + _table(("", ""), sorted(manifest.environment.items()))
+
+
+def _options(component: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """A component's own options, as far as they are set."""
+    for key, value in component.items():
+        if key != "name" and value is not None:
+            parts = value if isinstance(value, list) else [value]
+            yield key, ", ".join(p if isinstance(p, str) else json.dumps(p) for p in parts)
 
 
 def _results(evaluations: Sequence[Mapping[str, Any]]) -> Iterator[str]:

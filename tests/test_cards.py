@@ -198,3 +198,37 @@ def test_metadata_keep_numbers_as_numbers() -> None:
 )
 def test_the_licence_stands_in_the_metadata(readme: str, license_name: str | None) -> None:
     assert license_of(readme) == license_name
+
+
+def test_a_trained_version_says_how_it_was_trained() -> None:
+    recipe = {
+        "data": {"train": "/home/ada/secret/train.jsonl"},
+        "method": {"name": "lora", "r": 16, "targets": ["q_proj", "v_proj"], "init": None},
+        "objective": {"name": "dpo", "beta": 0.1},
+        "training": {"lr": 0.0002, "batch_size": 16, "report_to": ["wandb"], "seed": 3},
+    }
+    metrics = {"train_loss": 1.25, "steps": 40, "holdout_loss_base": 3.5, "holdout_loss": 0.5}
+    made = version(
+        recipe=recipe,
+        metrics={**metrics, "alerts": ["step 2: <b>the</b> norm"]},
+        environment={"torch": "2.13.0", "python": "3.11.7"},
+    )
+    text = make(FakeRegistry(), made)
+    for part in (
+        "## Training",
+        "| r | 16 |",
+        r"| targets | q\_proj, v\_proj |",
+        "| beta | 0.1 |",
+        "| lr | 0.0002 |",
+        "| seed | 3 |",
+        "| held-out loss of the base, nats a token | 3.5 |",
+        "| held-out loss of the adapter | 0.5 |",
+        r"step 2: \<b\>the\</b\> norm",
+        "## Environment",
+        "| torch | 2.13.0 |",
+    ):
+        assert part in text, part
+    assert "/home" not in text
+    assert "wandb" not in text
+    merged = make(FakeRegistry(), version(made_by="merge", recipe=recipe, metrics=metrics))
+    assert "## Training" not in merged
