@@ -40,7 +40,7 @@ class Alerts(TrainerCallback):  # type: ignore[misc]
         if logs.get("grad_norm", 0) > LARGEST_NORM:
             self._say(
                 "gradient",
-                f"step {step}: the gradient's norm is {logs['grad_norm']:.0f}, above "
+                f"step {step}: the gradient's norm is {logs['grad_norm']:.4g}, above "
                 f"{LARGEST_NORM:.0f}: lower training.lr, raise training.warmup, or keep "
                 "training.clip at 1",
             )

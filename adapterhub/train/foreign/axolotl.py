@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adapterhub.train.foreign.hugging_face import READ, STEPS
 from adapterhub.train.foreign.project import (
     HARDWARE,
     LOADING,
@@ -13,14 +14,10 @@ from adapterhub.train.foreign.project import (
     TRACKING,
     Context,
     Project,
-    checkpointing,
     locate_data,
     read_base,
     read_dora,
-    read_eight_bit,
-    read_four_bit,
     read_rslora,
-    read_targets,
 )
 
 _FORMATS = {
@@ -78,37 +75,24 @@ PROJECT = Project(
     "Axolotl",
     (frozenset({"base_model", "datasets"}),),
     moved={
-        "learning_rate": "training.lr",
+        **STEPS,
         "micro_batch_size": "training.batch_size",
-        "gradient_accumulation_steps": "training.accumulation",
         "num_epochs": "training.epochs",
-        "max_steps": "training.max_steps",
         "lr_scheduler": "training.schedule",
-        "warmup_ratio": "training.warmup",
-        "weight_decay": "training.weight_decay",
-        "max_grad_norm": "training.clip",
         "sequence_len": "training.max_length",
-        "seed": "training.seed",
-        "save_steps": "training.save_every",
-        "eval_steps": "training.eval_every",
         "lora_r": "method.r",
-        "lora_alpha": "method.alpha",
-        "lora_dropout": "method.dropout",
     },
     read={
+        **READ,
         "base_model": read_base,
         "adapter": _adapter,
-        "load_in_4bit": read_four_bit,
-        "load_in_8bit": read_eight_bit,
         "peft_use_dora": read_dora,
         "peft_use_rslora": read_rslora,
-        "lora_target_modules": read_targets,
         "lora_target_linear": _all_linear,
         "datasets": _datasets,
         "rl": _objective,
         "val_set_size": _holdout,
         "train_on_inputs": _inputs,
-        "gradient_checkpointing": checkpointing,
     },
     unused={
         "bf16": HARDWARE, "fp16": HARDWARE, "tf32": HARDWARE, "float16": HARDWARE,

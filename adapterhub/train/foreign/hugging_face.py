@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from adapterhub.train.foreign.project import HARDWARE, LOADING, REGISTRY, STARTING, TRACKING
+from adapterhub.train.foreign.project import (
+    HARDWARE,
+    LOADING,
+    REGISTRY,
+    STARTING,
+    TRACKING,
+    checkpointing,
+    read_eight_bit,
+    read_four_bit,
+    read_targets,
+)
 
-MOVED = {
+STEPS = {
     "learning_rate": "training.lr",
-    "per_device_train_batch_size": "training.batch_size",
     "gradient_accumulation_steps": "training.accumulation",
-    "num_train_epochs": "training.epochs",
     "max_steps": "training.max_steps",
-    "lr_scheduler_type": "training.schedule",
     "warmup_ratio": "training.warmup",
     "weight_decay": "training.weight_decay",
     "max_grad_norm": "training.clip",
@@ -20,6 +27,22 @@ MOVED = {
     "lora_alpha": "method.alpha",
     "lora_dropout": "method.dropout",
 }
+"""Those that projects with names of their own have in common with it."""
+
+MOVED = {
+    **STEPS,
+    "per_device_train_batch_size": "training.batch_size",
+    "num_train_epochs": "training.epochs",
+    "lr_scheduler_type": "training.schedule",
+}
+
+READ = {
+    "lora_target_modules": read_targets,
+    "load_in_4bit": read_four_bit,
+    "load_in_8bit": read_eight_bit,
+    "gradient_checkpointing": checkpointing,
+}
+"""Keys of TRL's ModelConfig beside them."""
 
 UNUSED = {
     "bf16": HARDWARE, "fp16": HARDWARE, "tf32": HARDWARE, "torch_dtype": HARDWARE,

@@ -6,18 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapterhub.train.foreign.hugging_face import MOVED, UNUSED
+from adapterhub.train.foreign.hugging_face import MOVED, READ, UNUSED
 from adapterhub.train.foreign.project import (
     Context,
     Project,
-    checkpointing,
     locate_data,
     read_base,
     read_dora,
-    read_eight_bit,
-    read_four_bit,
     read_rslora,
-    read_targets,
 )
 
 
@@ -50,16 +46,13 @@ PROJECT = Project(
         "beta": "objective.beta",
     },
     read={
+        **READ,
         "model_name_or_path": read_base,
         "dataset_name": _dataset,
         "dataset_train_split": _split,
         "use_peft": _peft,
-        "lora_target_modules": read_targets,
-        "load_in_4bit": read_four_bit,
-        "load_in_8bit": read_eight_bit,
         "use_dora": read_dora,
         "use_rslora": read_rslora,
-        "gradient_checkpointing": checkpointing,
     },
     unused={**UNUSED, "dataset_test_split": "data.holdout says what is held out"},
 )
