@@ -105,6 +105,40 @@ def encode(
     return encode_prompt(prompt, tokenizer, prompt_format), [*ids, stop]
 
 
+def encode_turns(
+    example: Example, tokenizer: Any, stop: int
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a chat, and (begin, end) of every answer in it, each with its stop token.
+
+    An answer is tokenised apart from what stands before it, as it is when the model gives it.
+    Raises AdzError where the chat template writes an answer otherwise once others follow.
+    """
+    turns = tuple(
+        {**turn, "content": turn["content"].strip()} if turn["role"] == "assistant" else turn
+        for turn in as_messages(example)
+    )
+    ids: list[int] = []
+    answers = []
+    written = ""
+    for place, turn in enumerate(turns):
+        if turn["role"] != "assistant":
+            continue
+        part = replace(example, messages=turns[: place + 1])
+        prompt, _ = render(part, tokenizer, "chat")
+        if not prompt.startswith(written):
+            raise AdzError(
+                "the chat template writes earlier answers otherwise than the last one",
+                "only that can be learnt: data.answers=last",
+            )
+        completion = _written(part, tokenizer, prompt, stop)
+        ids += encode_prompt(prompt[len(written) :], tokenizer, "chat")
+        begin = len(ids)
+        ids += [*tokenizer(completion, add_special_tokens=False)["input_ids"], stop]
+        answers.append((begin, len(ids)))
+        written = prompt + completion + tokenizer.convert_ids_to_tokens(stop)
+    return ids, answers
+
+
 def encode_rejected(
     example: Example, tokenizer: Any, prompt_format: PromptFormat, stop: int
 ) -> list[int]:

@@ -8,6 +8,8 @@ adapter that does nothing or is another one after loading.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -37,8 +39,17 @@ def check_rows(rows: Rows, stop: int, pad: int) -> None:
             )
 
 
-def check_gradients(model: torch.nn.Module, batch: Batch) -> int:
-    """One backward pass reaches every adapted layer; return how many there are.
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What a backward pass found. layers: adapted ones. unused: some trainable parameter took no
+    part in the loss, so that it has no gradient at all."""
+
+    layers: int
+    unused: bool
+
+
+def check_gradients(model: torch.nn.Module, batch: Batch) -> Reached:
+    """One backward pass reaches every adapted layer.
 
     An adapted layer is the lowest module that holds trainable and frozen parameters. Gradients
     and the random state are afterwards as they were.
@@ -49,9 +60,11 @@ def check_gradients(model: torch.nn.Module, batch: Batch) -> int:
         raise refusal(f"the first loss is {loss.item()}", "the base or the data is broken")
     torch.autograd.backward(loss / tokens)
     layers: dict[str, bool] = {}
+    unused = False
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             layer = adapted_layer(model, name)
+            unused = unused or parameter.grad is None
             reached = parameter.grad is not None and bool(parameter.grad.count_nonzero())
             layers[layer] = layers.get(layer, False) or reached
     model.zero_grad(set_to_none=True)
@@ -65,7 +78,7 @@ def check_gradients(model: torch.nn.Module, batch: Batch) -> int:
             f"no gradient reaches {', '.join(dead[:3])}{more}",
             f"{len(dead)} of {len(layers)} adapted layers would not learn",
         )
-    return len(layers)
+    return Reached(len(layers), unused)
 
 
 @torch.no_grad()
@@ -122,10 +135,12 @@ def preview(row: Row, tokenizer: Any, marked: tuple[str, str] = ("[", "]")) -> s
 
     Decoded from the token ids and labels themselves, not from the text that they came from.
     """
-    scored = next(i for i, label in enumerate(row.labels) if label != IGNORED)
-    prompt, completion = tokenizer.decode(row.ids[:scored]), tokenizer.decode(row.ids[scored:])
     opening, closing = marked
-    return f"{opening}{prompt}{closing}{completion}" if prompt else str(completion)
+    parts, labels = [], row.labels
+    for scored, places in groupby(range(len(labels)), lambda i: labels[i] != IGNORED):
+        text = str(tokenizer.decode([row.ids[place] for place in places]))
+        parts.append(text if scored or not text else f"{opening}{text}{closing}")
+    return "".join(parts)
 
 
 def announce(objective: specs.Objective, row: Row, tokenizer: Any) -> str:

@@ -57,6 +57,8 @@ class DataOptions(_Options):
     """The share of prompts that is held out, or a file of its own."""
     prompt_format: Literal["plain", "chat", "auto"] = "auto"
     """What the model is shown; auto: chat for chats where the base has a template, else plain."""
+    answers: Literal["last", "all"] = "last"
+    """Which answers of a chat are learnt: its last alone, or every turn of the assistant."""
 
     @field_validator("train", mode="before")
     @classmethod

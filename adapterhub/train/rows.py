@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from adapterhub.data import encode, encode_rejected, stop_token
+from adapterhub.data import encode, encode_rejected, encode_turns, stop_token
 from adapterhub.data.prompt import PromptFormat
-from adapterhub.errors import AdzError
+from adapterhub.errors import AdzError, usage_error
 from adapterhub.protocols import Example
+from adapterhub.train.row_store import IGNORED, Row, StoredRows, keep_rows
 
-IGNORED = -100
-"""The label of a position that is not scored."""
+__all__ = ["IGNORED", "Batch", "Collator", "LengthGroups", "Row", "Rows", "choose_pad", "make_rows"]
 
 Batch = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One example as token ids; those before `start` are the prompt and are not scored.
-
-    rejected: of a preference pair, the worse answer to the same prompt. desirable: of a judged
-    answer, whether it is a good one.
-    """
-
-    ids: tuple[int, ...]
-    start: int
-    rejected: tuple[int, ...] = ()
-    desirable: bool | None = None
-
-    @property
-    def labels(self) -> list[int]:
-        """One label a position. The first token has nothing before it to be predicted from."""
-        first = max(self.start, 1)
-        return [IGNORED] * first + list(self.ids[first:])
 
 
 class Rows(torch.utils.data.Dataset[Row]):
     """Rows as torch and transformers want them; `skipped` were longer than `max_length`."""
 
     def __init__(self, rows: Sequence[Row], skipped: int = 0) -> None:
-        self.rows = list(rows)
+        self.rows = rows
         self.skipped = skipped
 
     def __len__(self) -> int:
@@ -56,32 +35,70 @@ class Rows(torch.utils.data.Dataset[Row]):
         return iter(self.rows)
 
     @property
+    def lengths(self) -> Sequence[int]:
+        """The tokens of each row, prompts included."""
+        if isinstance(self.rows, StoredRows):
+            return self.rows.lengths
+        return [len(row.ids) for row in self.rows]
+
+    @property
     def tokens(self) -> int:
         """All tokens, prompts included."""
-        return sum(len(row.ids) for row in self.rows)
+        return sum(self.lengths)
 
 
 def make_rows(
-    examples: Sequence[Example], tokenizer: Any, prompt_format: PromptFormat, max_length: int
+    examples: Sequence[Example],
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    max_length: int,
+    *,
+    every_answer: bool = False,
 ) -> Rows:
-    """Tokenise; a row longer than `max_length` is left out, never cut in silence."""
+    """Tokenise; a row longer than `max_length` is left out, never cut in silence.
+
+    every_answer: of a chat all of the assistant's turns are scored, not the last alone. Many
+    rows are kept on disk.
+    """
     stop = stop_token(tokenizer, prompt_format)
-    rows, skipped = [], 0
-    for example in examples:
-        prompt, completion = encode(example, tokenizer, prompt_format, stop)
-        rejected: list[int] = []
-        if example.rejected is not None:
-            rejected = encode_rejected(example, tokenizer, prompt_format, stop)
-        if len(prompt) + max(len(completion), len(rejected)) > max_length:
-            skipped += 1
-        else:
-            ids = (*prompt, *completion)
-            rows.append(Row(ids, len(prompt), tuple(rejected), example.desirable))
+    skipped = 0
+
+    def tokenised() -> Iterator[Row]:
+        nonlocal skipped
+        for example in examples:
+            if every_answer:
+                row = _row_of_turns(example, tokenizer, prompt_format, stop)
+            else:
+                row = _row(example, tokenizer, prompt_format, stop)
+            if max(len(row.ids), row.start + len(row.rejected)) > max_length:
+                skipped += 1
+            else:
+                yield row
+
+    rows = keep_rows(tokenised())
     if examples and not rows:
         raise AdzError(
             f"all {skipped} rows are longer than {max_length} tokens", "raise training.max_length"
         )
     return Rows(rows, skipped)
+
+
+def _row(example: Example, tokenizer: Any, prompt_format: PromptFormat, stop: int) -> Row:
+    prompt, completion = encode(example, tokenizer, prompt_format, stop)
+    rejected: list[int] = []
+    if example.rejected is not None:
+        rejected = encode_rejected(example, tokenizer, prompt_format, stop)
+    return Row((*prompt, *completion), len(prompt), tuple(rejected), example.desirable)
+
+
+def _row_of_turns(example: Example, tokenizer: Any, prompt_format: PromptFormat, stop: int) -> Row:
+    if prompt_format != "chat" or example.rejected is not None or example.desirable is not None:
+        raise usage_error(
+            "data.answers=all learns every answer of a chat, and these are no chats to imitate",
+            "use data.answers=last",
+        )
+    ids, answers = encode_turns(example, tokenizer, stop)
+    return Row(tuple(ids), answers[-1][0], earlier=tuple(answers[:-1]))
 
 
 def choose_pad(tokenizer: Any, stop: int) -> int:

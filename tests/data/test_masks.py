@@ -71,9 +71,9 @@ def tokenizer_of(family: str, directory: Path) -> Any:
     return tokenizer
 
 
-def shown(example: Example, tokenizer: Any) -> str:
+def shown(example: Example, tokenizer: Any, *, every_answer: bool = False) -> str:
     try:
-        (row,) = make_rows([example], tokenizer, "chat", 4096)
+        (row,) = make_rows([example], tokenizer, "chat", 4096, every_answer=every_answer)
     except AdzError as error:
         return f"refused: {error}"
     return preview(row, tokenizer, ("[[", "]]"))
@@ -117,3 +117,23 @@ def test_the_whole_row_is_what_the_template_writes(
         [*example.messages[:-1], *turns], tools=list(example.tools) or None, tokenize=False
     )
     assert text.replace("[[", "").replace("]]", "") == whole.rstrip("\n")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_answer_is_scored_where_that_is_asked(family: str, tiny_base_dir: Path) -> None:
+    tokenizer = tokenizer_of(family, tiny_base_dir)
+    names = ("one turn", "two turns", "tool answer")
+    made = "".join(f"# {n}\n{shown(CASES[n], tokenizer, every_answer=True)}\n\n" for n in names)
+    assert made == (HERE / "masks" / f"{family}-all.txt").read_text(encoding="utf-8")
+
+
+def test_a_template_that_rewrites_earlier_answers_is_refused(tiny_base_dir: Path) -> None:
+    """As some take a chain of thought out of every answer but the last."""
+    tokenizer = tokenizer_of("smollm2", tiny_base_dir)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{{ m['content'] if loop.last or m['role'] == 'user' else '...' }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    text = shown(CASES["two turns"], tokenizer, every_answer=True)
+    assert text.startswith("refused: the chat template writes earlier answers otherwise")
