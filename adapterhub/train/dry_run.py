@@ -15,6 +15,7 @@ from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
 from adapterhub.train.pipeline import rows_of
 from adapterhub.train.plan import Plan
+from adapterhub.train.profile import choose_profile
 from adapterhub.train.rows import IGNORED, choose_pad
 from adapterhub.train.targets import report_targets
 
@@ -45,6 +46,7 @@ class DryRun:
                 f"adapter   {adapter['parameters']:,} trainable of {total:,} parameters",
                 f"targets   {targets}",
                 f"frozen    {frozen}",
+                f"profile   {self.values['profile']['text']}",
                 self.values["preview"],
             )
         )
@@ -55,6 +57,7 @@ def preview_run(plan: Plan) -> DryRun:
     train_rows, holdout_rows = rows_of(plan)
     stop = stop_token(plan.tokenizer, plan.prompt_format)
     gates.check_rows(train_rows, stop, choose_pad(plan.tokenizer, stop))
+    profile = choose_profile(plan)
     scored = sum(sum(label != IGNORED for label in row.labels) for row in train_rows)
     return DryRun(
         {
@@ -71,6 +74,7 @@ def preview_run(plan: Plan) -> DryRun:
                 "steps": plan.steps(len(train_rows)),
             },
             "adapter": _adapter(plan),
+            "profile": {**profile.values(), "text": profile.text()},
             "preview": gates.announce(plan.objective, train_rows[0], plan.tokenizer),
         }
     )

@@ -22,10 +22,11 @@ from adapterhub.train.directory import alone, explained, last_checkpoint, run_di
 from adapterhub.train.loss import mean_loss
 from adapterhub.train.moments import measure_moments
 from adapterhub.train.plan import Plan
+from adapterhub.train.profile import choose_profile
+from adapterhub.train.reports import reported
 from adapterhub.train.result import commit_run
 from adapterhub.train.rows import Collator, Rows, choose_pad, make_rows
 from adapterhub.train.run import Run, first_batch
-from adapterhub.train.scale import world
 from adapterhub.train.stepping import calibrate, follow_steps
 from adapterhub.train.targets import report_targets
 from adapterhub.train.trainer import Bar
@@ -84,7 +85,7 @@ def _trained(
     run = attach(plan, ground, directory)
     progress.note(f"adapted: {report_targets(run.model).text()}")
     load_plugins().call_event("adapterhub_before_train", run=run)
-    progress.note(f"profile: {describe_profile(run)}")
+    progress.note(f"profile: {choose_profile(plan).text()}")
     _take_steps(run, progress, checkpoint)
     return run, ground
 
@@ -104,9 +105,11 @@ def rows_of(plan: Plan) -> tuple[Rows, Rows]:
     """Training and held-out rows as tokens; of the latter at most `training.eval_rows`."""
     training = plan.recipe.training
     longest = training.max_length
+    every = plan.recipe.data.answers == "all"
     arguments = (plan.tokenizer, plan.prompt_format, longest)
-    train_rows = make_rows(plan.train, *arguments)
-    return train_rows, make_rows(plan.holdout[: training.eval_rows], *arguments)
+    train_rows = make_rows(plan.train, *arguments, every_answer=every)
+    held = plan.holdout[: training.eval_rows]
+    return train_rows, make_rows(held, *arguments, every_answer=every)
 
 
 def prepare(plan: Plan, progress: protocols.Progress) -> Ground:
@@ -145,7 +148,8 @@ def attach(plan: Plan, ground: Ground, directory: Path) -> Run:
         compute_device(), plan.steps(len(ground.train_rows)), facts=facts,
     )  # fmt: skip
     calibrate(method_of(plan), run)
-    run.layers = gates.check_gradients(model, first_batch(run))
+    reached = gates.check_gradients(model, first_batch(run))
+    run.layers, run.unused_parameters = reached.layers, reached.unused
     return run
 
 
@@ -190,7 +194,8 @@ def drive(
     best = Best(run.directory, trainer.model, training.patience)
     watching = [alerts, end, best] if training.eval_every else [alerts, end]
     begun = time.monotonic()
-    with progress.task(f"training {run.plan.name}", run.steps) as task, end.listening():
+    bar = progress.task(f"training {run.plan.name}", run.steps)
+    with bar as task, end.listening(), reported(trainer, run):
         for callback in (*watching, Bar(trainer, task)):
             trainer.add_callback(callback)
         output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -247,24 +252,6 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
         run.facts["merge_difference"] = gates.check_merge(
             adapted, gates.probe(own.merge_and_unload(), run.train_rows, run.collate)
         )
-
-
-def describe_profile(run: Run) -> str:
-    """How this machine trains it, in one line."""
-    training = run.recipe.training
-    kind = next(p.dtype for p in run.model.parameters() if p.is_floating_point())
-    parts = [str(run.device), str(kind).removeprefix("torch.")]
-    if world() > 1:
-        parts.append(f"{world()} processes")
-    if run.device.type == "cpu":
-        parts.append(f"{torch.get_num_threads()} threads")
-    parts.append(
-        "activations are computed again"
-        if training.gradient_checkpointing
-        else "activations are kept"
-    )
-    parts.append("rows without padding where the base allows it")
-    return ", ".join(parts)
 
 
 def describe(facts: Mapping[str, Any]) -> str:

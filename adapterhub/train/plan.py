@@ -23,6 +23,7 @@ from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example, Registry
 from adapterhub.reference import check_new_name
 from adapterhub.train.recipe import Choice, DataOptions, TrainRecipe
+from adapterhub.train.reports import check_installed
 
 DEFAULT_LR = 2e-4
 # Of 8 merges keep markedly less (docs/merge-quality.md), and of 16 nearly as much.
@@ -102,6 +103,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     if objective.unavailable:
         raise usage_error(f"there is no objective {objective.name}", objective.unavailable)
     _check_pair(method, quantizer)
+    check_installed(recipe.training.report_to)
     moments = _input_moments(recipe, method)
     method_options = _options("method", method, recipe.method)
     quantizer_options = (
@@ -112,6 +114,8 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     objective_options = _options("objective", objective, recipe.objective)
     name = check_new_name(recipe.name) if recipe.name is not None else _name_from(recipe.data)
     base = choose_base(registry, recipe.base)
+    if objective.generates and recipe.data.answers == "all":
+        raise usage_error(f"{objective.name} learns from its own answers: data.answers is last")
     if name in {record.name for record in registry.bases()}:
         raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
     verify_base(base)

@@ -20,7 +20,8 @@ class Run:
     """A prepared run, as events and objectives get it.
 
     `model` has the adapter attached; `steps` are optimizer steps; `directory` holds the
-    checkpoints. `facts` collects what the manifest keeps under `metrics`.
+    checkpoints; `unused_parameters` says that some trainable ones took no part in the first loss.
+    `facts` collects what the manifest keeps under `metrics`.
     """
 
     plan: Plan
@@ -32,6 +33,7 @@ class Run:
     device: torch.device
     steps: int
     layers: int = 0
+    unused_parameters: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     moments: MeasuredMoments | None = None

@@ -3,8 +3,6 @@ checkpoints of the adapter alone, a progress bar."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,8 +13,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from adapterhub import protocols
-from adapterhub.errors import AdzError
-from adapterhub.home import adz_home
+from adapterhub.train import reports
+from adapterhub.train.profile import choose_profile
 from adapterhub.train.recipe import TrainingOptions
 from adapterhub.train.rows import LengthGroups
 from adapterhub.train.scale import rank, world
@@ -30,19 +28,16 @@ COMPLETE = "complete"
 
 
 def trainer_settings(run: Run) -> dict[str, Any]:
-    """Keyword arguments for `transformers.TrainingArguments` or a subclass of it.
-
-    TRL's own defaults are for GPUs: bfloat16 and gradient checkpointing, which cost a CPU
-    without bfloat16 instructions more than half of its speed.
-    """
-    training = run.recipe.training
+    """Keyword arguments for `transformers.TrainingArguments` or a subclass of it."""
+    training, profile = run.recipe.training, choose_profile(run.plan)
     on_cpu = run.device.type == "cpu"
     return {
         "output_dir": str(run.directory),
         "use_cpu": on_cpu,
-        "bf16": not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "bf16": profile.autocast == "bfloat16",
         "fp16": False,
-        "gradient_checkpointing": training.gradient_checkpointing,
+        "gradient_checkpointing": profile.checkpointing,
+        "ddp_find_unused_parameters": run.unused_parameters,
         # A recipe's batch is that of all processes together.
         "per_device_train_batch_size": training.batch_size // world(),
         "per_device_eval_batch_size": training.batch_size // world(),
@@ -68,8 +63,7 @@ def trainer_settings(run: Run) -> dict[str, Any]:
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": not on_cpu,
         "remove_unused_columns": False,
-        "report_to": reporters(run) or "none",
-        "run_name": run.plan.name,
+        **reports.settings(run),
         "disable_tqdm": True,
         "log_level": "error",
     }
@@ -81,20 +75,6 @@ def _schedule(training: TrainingOptions) -> dict[str, Any]:
         return {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": options}
     names = {"constant": "constant_with_warmup"}
     return {"lr_scheduler_type": names.get(training.schedule, training.schedule)}
-
-
-def reporters(run: Run) -> list[str]:
-    """What the metrics are reported to; AdzError when its package is missing."""
-    names: list[str] = list(run.recipe.training.report_to)
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise AdzError(
-                f"training.report_to names {name}, which is not installed", f"pip install {name}"
-            )
-    # The run's own directory is gone when it has ended.
-    logs = adz_home() / "tensorboard" / run.directory.name
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(logs))
-    return names
 
 
 class RunTrainer:
@@ -110,8 +90,7 @@ class RunTrainer:
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
         training = self.run.recipe.training
-        lengths = [len(row.ids) for row in self.run.train_rows]
-        return LengthGroups(lengths, training.batch_size, training.seed)
+        return LengthGroups(self.run.train_rows.lengths, training.batch_size, training.seed)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> torch.Tensor:
         """One batch forward and backward, its tokens counted."""

@@ -309,3 +309,55 @@ def test_a_mistake_is_one_line(
     assert done.code in (1, 2)
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+OWN_ANSWERS = ("-o", "objective.rewards=[{function: spaces}]", "-o", "objective.max_answer=8")
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind", "more"),
+    [
+        ("dpo", "preference", ()),
+        ("orpo", "preference", ()),
+        ("reward", "preference", ()),
+        ("kto", "unpaired_preference", ()),
+        ("grpo", "prompt", OWN_ANSWERS),
+        ("rloo", "prompt", OWN_ANSWERS),
+    ],
+)
+def test_a_run_that_dies_resumes_to_the_same_weights(
+    objective: str,
+    kind: str,
+    more: tuple[str, ...],
+    adz: Any,
+    tiny_base: Any,
+    rows_file: Callable[[str], Path],
+    length_reward: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import Trainer
+
+    arguments = ("train", "--objective", objective, "--data", rows_file(kind), *FAST, *more,
+                 "-o", "training.max_steps=4", "-o", "training.save_every=2",
+                 "--name", "own")  # fmt: skip
+    whole = adz(*arguments)
+    assert whole.code == 0, whole.err
+    kept = Trainer.training_step
+
+    def die(self: Any, *given: Any, **options: Any) -> Any:
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return kept(self, *given, **options)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Trainer, "training_step", die)
+        killed = adz(*arguments)
+    assert killed.code == 130
+    assert "--resume goes on from step 2" in killed.err
+    resumed = adz(*arguments, "--resume")
+    assert resumed.code == 0, resumed.err
+    registry = open_registry()
+    one, two = registry.resolve("own@1").manifest, registry.resolve("own@2").manifest
+    assert two.metrics["resumed"]
+    assert not one.metrics["resumed"]
+    assert two.payload == one.payload

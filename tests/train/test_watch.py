@@ -70,17 +70,6 @@ def test_keeping_the_best_needs_scores(plan_for: PlanFor) -> None:
         plan_for(training={"keep": "best"})
 
 
-def test_a_tracker_that_is_missing_is_one_sentence(
-    plan_for: PlanFor, registry: Registry, progress: Any, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    from adapterhub.train.trainer import reporters
-
-    run: Any = SimpleNamespace(recipe=plan_for(training={"report_to": ("wandb",)}).recipe)
-    with pytest.raises(AdzError, match="wandb, which is not installed"):
-        reporters(run)
-
-
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "cosine-restarts", "constant"])
 def test_schedules_go_their_way(
     schedule: str, plan_for: PlanFor, registry: Registry, progress: Any, tmp_path: Path
