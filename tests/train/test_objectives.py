@@ -316,14 +316,7 @@ OWN_ANSWERS = ("-o", "objective.rewards=[{function: spaces}]", "-o", "objective.
 
 @pytest.mark.parametrize(
     ("objective", "kind", "more"),
-    [
-        ("dpo", "preference", ()),
-        ("orpo", "preference", ()),
-        ("reward", "preference", ()),
-        ("kto", "unpaired_preference", ()),
-        ("grpo", "prompt", OWN_ANSWERS),
-        ("rloo", "prompt", OWN_ANSWERS),
-    ],
+    [("dpo", "preference", ()), ("grpo", "prompt", OWN_ANSWERS)],
 )
 def test_a_run_that_dies_resumes_to_the_same_weights(
     objective: str,
