@@ -50,7 +50,7 @@ import sys, time, xllamacpp
 model, adapter, port = sys.argv[1:]
 params = xllamacpp.CommonParams()
 params.model.path = model
-params.port, params.hostname = int(port), "127.0.0.1"
+params.port, params.hostnames = int(port), ["127.0.0.1"]
 params.n_ctx, params.n_parallel, params.warmup = 2048, 8, True
 params.cpuparams.n_threads = len(__import__("os").sched_getaffinity(0))
 if adapter:
@@ -90,7 +90,8 @@ def llama(zoo: Zoo, folder: Path, rounds: int) -> dict[str, list[float]]:
             try:
                 load.throughput(port, ["any"], load.Case(8, 16, 2), seed=0)
                 break
-            except OSError:
+            # Nobody listens yet, or it says that it loads.
+            except (OSError, RuntimeError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)

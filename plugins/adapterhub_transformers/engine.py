@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import uvicorn
 from fastapi import FastAPI
 
@@ -59,6 +61,14 @@ def load_service(
     settings: ServeSettings, progress: Progress, metrics: Metrics | None = None
 ) -> Service:
     """Load the base and start the thread that runs it."""
+    # Each thread that computes keeps OpenMP threads of its own, which stop waiting actively as
+    # soon as there are more of them than CPUs: every product then costs two system calls. What
+    # is computed here must not leave some beside the model's thread.
+    with ThreadPoolExecutor(1, thread_name_prefix="adapterhub-loading") as loading:
+        return loading.submit(_load_service, settings, progress, metrics).result()
+
+
+def _load_service(settings: ServeSettings, progress: Progress, metrics: Metrics | None) -> Service:
     registry = open_registry()
     base = registry.base(settings.base)
     with progress.task(f"loading {base.name}", None):
