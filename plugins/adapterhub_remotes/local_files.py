@@ -21,7 +21,8 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class LocalFiles:
-    """A `files.Store`. What is written lies in `unfinished/` until it is whole and synced."""
+    """A `file_store.FileStore`. What is written lies in `unfinished/` until it is whole and
+    synced."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -30,7 +31,7 @@ class LocalFiles:
         self.root = Path(unquote(parts.path))
 
     def size(self, path: str) -> int | None:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         with _clear_errors():
             try:
                 return (self.root / path).stat().st_size
@@ -38,7 +39,7 @@ class LocalFiles:
                 return None
 
     def get(self, path: str, limit: int) -> bytes | None:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         with _clear_errors():
             try:
                 with (self.root / path).open("rb") as file:
@@ -47,7 +48,7 @@ class LocalFiles:
                 return None
 
     def read(self, path: str, offset: int) -> Iterator[bytes]:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         # What the reader raises between two chunks is not ours to explain.
         with _clear_errors():
             file = (self.root / path).open("rb")
@@ -57,11 +58,11 @@ class LocalFiles:
                 yield chunk
 
     def put(self, path: str, data: bytes, *, new: bool = False) -> bool:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         return self._place(path, [data], new=new)
 
     def upload(self, path: str, source: Path, sent: Callable[[int], None]) -> None:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
 
         def chunks() -> Iterator[bytes]:
             with source.open("rb") as file:
@@ -72,7 +73,7 @@ class LocalFiles:
         self._place(path, chunks())
 
     def below(self, folder: str) -> Iterator[str]:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         for directory, _, names in os.walk(self.root / folder):
             for name in names:
                 yield Path(directory, name).relative_to(self.root).as_posix()

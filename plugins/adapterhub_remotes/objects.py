@@ -22,9 +22,9 @@ _NOT_IMPLEMENTED = re.compile("not ?implemented", re.IGNORECASE)
 
 
 class Objects:
-    """A `files.Store` over fsspec, which takes endpoints and credentials from the environment
-    and its own configuration (`AWS_ENDPOINT_URL`, `~/.aws`, `FSSPEC_S3_...`). The URL may hold
-    none."""
+    """A `file_store.FileStore` over fsspec, which takes endpoints and credentials from the
+    environment and its own configuration (`AWS_ENDPOINT_URL`, `~/.aws`, `FSSPEC_S3_...`). The URL
+    may hold none."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -48,7 +48,7 @@ class Objects:
             self._root = root.rstrip("/")
 
     def size(self, path: str) -> int | None:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         with self._clear_errors("read"):
             try:
                 size: int = self._system.info(self._full(path), refresh=True)["size"]
@@ -57,7 +57,7 @@ class Objects:
         return size
 
     def get(self, path: str, limit: int) -> bytes | None:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         with self._clear_errors("read"):
             try:
                 data: bytes = self._system.cat_file(self._full(path), start=0, end=limit)
@@ -66,7 +66,7 @@ class Objects:
         return data
 
     def read(self, path: str, offset: int) -> Iterator[bytes]:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         size = self.size(path)
         if size is None:
             raise AdzError(f"{self.url} lacks {path}", "push the version again")
@@ -77,7 +77,7 @@ class Objects:
             yield data
 
     def put(self, path: str, data: bytes, *, new: bool = False) -> bool:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         full = self._full(path)
         with self._clear_errors("written"):
             if not new:
@@ -97,7 +97,7 @@ class Objects:
             return True
 
     def upload(self, path: str, source: Path, sent: Callable[[int], None]) -> None:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         from fsspec.callbacks import Callback
 
         class Sent(Callback):  # type: ignore[misc]
@@ -108,7 +108,7 @@ class Objects:
             self._system.put_file(str(source), self._full(path), callback=Sent())
 
     def below(self, folder: str) -> Iterator[str]:
-        """See `files.Store`."""
+        """See `file_store.FileStore`."""
         with self._clear_errors("listed"):
             self._system.invalidate_cache()
             found = self._system.find(self._full(folder))
