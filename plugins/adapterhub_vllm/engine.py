@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from adapterhub import specs
@@ -28,6 +29,7 @@ from adapterhub_vllm.launch import command_line, environment, room, served_dtype
 from adapterhub_vllm.limits import LEGAL_RANKS, smallest_legal_rank
 from adapterhub_vllm.padding import padding_note
 from adapterhub_vllm.settings import ServerSettings
+from adapterhub_vllm.tools import with_strict_tools
 
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
@@ -40,6 +42,7 @@ class VllmEngine:
         """Serve until Ctrl-C (130) or SIGTERM (0); raises AdzError when vLLM does not start, or
         cannot be kept running."""
         check_free(settings.host, settings.port)
+        settings = replace(settings, extra=with_strict_tools(settings.extra))
         registry = open_registry()
         base = registry.base(settings.base)
         on_cpu = is_cpu_build()

@@ -21,6 +21,7 @@ from adapterhub_vllm import machine
 from adapterhub_vllm.child import Child, explain_end, lacks_memory
 from adapterhub_vllm.launch import command_line, environment
 from adapterhub_vllm.settings import VARIABLE, ServerSettings, read_settings
+from adapterhub_vllm.tools import with_strict_tools
 
 SETTINGS = ServeSettings(base="tiny", port=8123, max_resident=3)
 SERVER = ServerSettings("tiny", 16, 8, door_settings(SETTINGS, 256))
@@ -56,6 +57,21 @@ def test_tools_are_switched_on_by_vllms_own_flags(tiny_base: Any) -> None:
     extra = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
     command = command_line(replace(SETTINGS, extra=extra), tiny_base, 16, on_cpu=True)
     assert tuple(command[-3:]) == extra
+
+
+@pytest.mark.parametrize(
+    ("extra", "added"),
+    [
+        (("--tool-call-parser", "hermes"), ("--tool-strict-level", "parameter")),
+        (("--tool_call_parser=hermes",), ("--tool-strict-level", "parameter")),
+        (("--tool-call-parser", "hermes", "--tool-strict-level=auto"), ()),
+        (("--max-num-seqs", "4"), ()),
+    ],
+)
+def test_arguments_of_tools_keep_to_the_schema_unless_told_otherwise(
+    extra: tuple[str, ...], added: tuple[str, ...]
+) -> None:
+    assert with_strict_tools(extra) == extra + added
 
 
 @pytest.mark.parametrize(
