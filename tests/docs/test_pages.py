@@ -135,7 +135,10 @@ def test_what_your_data_shows_without_training_is_what_adz_prints(real_base_home
             env={**os.environ, "ADZ_HOME": str(real_base_home)},
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
         )  # fmt: skip
-        assert done.stdout == output
+        # How this machine trains it: threads, and what its instructions suggest.
+        assert [re.sub(r"^profile .*", "profile", line) for line in done.stdout.splitlines()] == [
+            re.sub(r"^profile .*", "profile", line) for line in output.splitlines()
+        ]
 
 
 def test_picture_is_well_formed_and_has_a_title():
