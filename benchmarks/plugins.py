@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What plugins cost at start-up: `adz --help` and `adz ls` with none, with 20, and with a slow one.
+"""What plugins cost: `adz --help` and `adz ls` with none, with 20, and with one whose import takes
+5 s; and what that one costs when a command of it is used.
 
 benchmarks/plugins.py [--runs 20] [--plugins 20] [--slow 5]
 
@@ -35,6 +36,12 @@ def adapterhub_merge_rules():
 @hookimpl
 def adapterhub_metrics():
     yield specs.Metric(name="{name}", summary="A metric", impl="{name}:score")
+
+import click
+
+@click.command()
+def run():
+    pass
 """
 
 
@@ -89,6 +96,9 @@ def main() -> None:
                 for label, path in paths.items():
                     taken[label].append(measure(command, path, folder))
             report(command[0], taken)
+        slow = next(reversed(paths))
+        used = [measure(["adz_bench_slow"], paths[slow], folder) for _ in range(3)]
+        report("used", {slow: used})
 
 
 def report(command: str, taken: dict[str, list[tuple[float, float]]]) -> None:
