@@ -23,7 +23,24 @@ _PATH = click.Path(path_type=Path)
 @click.option("--merged", type=_PATH, metavar="DIR", help="The base with the adapter folded in.")
 @click.option(
     "--gguf",
-    type=click.Choice(["q8_0", "f16", "bf16", "f32"]),
+    type=click.Choice(
+        [
+            "q2_k",
+            "q2_k_s",
+            "q3_k_s",
+            "q3_k_m",
+            "q3_k_l",
+            "q4_k_s",
+            "q4_k_m",
+            "q5_k_s",
+            "q5_k_m",
+            "q6_k",
+            "q8_0",
+            "f16",
+            "bf16",
+            "f32",
+        ]
+    ),
     help="The same as one GGUF file for llama.cpp; a base's name writes the base.",
 )
 @click.option("--lora-gguf", is_flag=True, help="The adapter alone as a GGUF file.")

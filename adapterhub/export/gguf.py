@@ -9,6 +9,7 @@ import torch
 
 from adapterhub.bases.sources.gguf import read_model
 from adapterhub.errors import AdzError
+from adapterhub.export import k_quants
 from adapterhub.export.base import StoredBase
 from adapterhub.export.compare import compare_logits
 from adapterhub.export.fold import FoldedModel, Loss, fold_model
@@ -44,8 +45,8 @@ def export_gguf(
 ) -> Exported:
     """Write the base of `reference` with the adapter folded in into the new GGUF `file`.
 
-    kind: `q8_0`, `f16`, `bf16` or `f32`, of the matrices; vectors are float32. A base's own name
-    writes the base as it is. ollama: a Modelfile beside it. The comparison reads the file with
+    kind: one of `mixtures.KINDS`, of the matrices; vectors are float32. A base's own name writes
+    the base as it is. ollama: a Modelfile beside it. The comparison reads the file with
     transformers. Raises AdzError; the file appears whole or not at all.
     """
     subject = find_subject(registry, reference, progress)
@@ -99,17 +100,26 @@ def write_tensors(
 def encoded(tensor: torch.Tensor, kind: GGMLQuantizationType, name: str) -> tuple[Any, Any]:
     """The tensor as `kind` stores it, and as it is read back in float32; both arrays of numpy."""
     import numpy as np
-    from gguf.quants import dequantize, quantize
+    from gguf.quants import dequantize
 
     array = tensor.float().contiguous().numpy()
     with np.errstate(over="ignore"):
         # Rows at a time: quantising takes several copies.
-        blocks = [quantize(array[i : i + _ROWS], kind) for i in range(0, len(array), _ROWS)]
+        blocks = [_quantised(array[i : i + _ROWS], kind) for i in range(0, len(array), _ROWS)]
     data = np.concatenate(blocks)
     back = dequantize(data, kind).reshape(array.shape)
     if not np.isfinite(back).all():
         raise AdzError(f"{name} is too large for {kind.name}", "write it as bf16")
     return data, back
+
+
+def _quantised(array: Any, kind: GGMLQuantizationType) -> Any:
+    from gguf.quants import quantize
+
+    # gguf reads the k-quants and cannot make them.
+    if kind.name.endswith("_K"):
+        return k_quants.quantize(torch.from_numpy(array), kind.name.lower()).numpy()
+    return quantize(array, kind)
 
 
 def _write(
@@ -132,8 +142,10 @@ def _write(
     # A head that is one with the embedding is not written: llama.cpp takes the embedding.
     if not model.untied:
         names = [name for name in names if name not in model.base.tied]
-    kinds = {name: _kind_of(model.shapes[name], Kind[kind.upper()]) for name in names}
-    tensors = [(layout.tensor_name(name), kinds[name], model.shapes[name]) for name in names]
+    ours = {name: layout.tensor_name(name) for name in names}
+    mixture = layout.mixture(kind, tied="output.weight" not in ours.values())
+    kinds = {name: mixture.type_of(ours[name], model.shapes[name]) for name in names}
+    tensors = [(ours[name], kinds[name], model.shapes[name]) for name in names]
     factors = layout.rope_factors()
     if factors is not None:
         tensors.append(("rope_freqs.weight", Kind.F32, tuple(factors.shape)))
@@ -164,12 +176,3 @@ def _read_back(path: Path, model: FoldedModel, layout: LlamaCppModel) -> Any:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return read_model(path, config=config)
-
-
-def _kind_of(shape: tuple[int, ...], kind: GGMLQuantizationType) -> GGMLQuantizationType:
-    """As llama.cpp has it: vectors in float32, rows that do not divide into blocks in float16."""
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    if len(shape) < 2:
-        return GGMLQuantizationType.F32
-    return GGMLQuantizationType.F16 if shape[-1] % GGML_QUANT_SIZES[kind][0] else kind

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adapterhub.errors import AdzError
+from adapterhub.export.mixtures import KINDS, Mixture
 from adapterhub.plugins import is_installed
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ _ARCHITECTURES = {
     "Qwen2ForCausalLM": ("qwen2", False),
     "Qwen3ForCausalLM": ("qwen3", False),
 }
-_FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
 
 
 class LlamaCppModel:
@@ -82,12 +82,17 @@ class LlamaCppModel:
         halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
         return halves.swapaxes(1, 2).reshape(rows.shape)
 
+    def mixture(self, kind: str, *, tied: bool) -> Mixture:
+        """How `kind` is made of this model. tied: the head is one with the embedding."""
+        layers = int(self.config["num_hidden_layers"])
+        return Mixture(kind, layers, self._heads // self._kv_heads, tied)
+
     def write_parameters(self, writer: GGUFWriter, file_type: str) -> None:
-        """Everything that llama.cpp reads from config.json."""
+        """Everything that llama.cpp reads from config.json. file_type: one of `KINDS`."""
         from gguf import GGML_QUANT_VERSION, LlamaFileType
 
         config = self.config
-        writer.add_file_type(LlamaFileType[_FILE_TYPES[file_type]])
+        writer.add_file_type(LlamaFileType[KINDS[file_type][1]])
         writer.add_quantization_version(GGML_QUANT_VERSION)
         writer.add_block_count(config["num_hidden_layers"])
         writer.add_context_length(config["max_position_embeddings"])
