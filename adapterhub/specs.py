@@ -53,13 +53,14 @@ class Method(Component):
     """A way to adapt a base. `impl` is a `protocols.Method`.
 
     storage: `peft` when it is saved as a directory that PEFT opens, `own` when only its own
-    `load` can. convertible: `adz convert` makes a plain LoRA of it, and `impl` is a
+    `load` can, `base` when it trains the base itself and a run's result is a new base.
+    convertible: `adz convert` makes a plain LoRA of it, and `impl` is a
     `protocols.ConvertibleMethod` too. vllm: vLLM serves it as it is. quantizers: the quantizers
     that it works with, or None for all; a pair outside is refused with `quantizer_reason`.
     needs_quantizer: it is of no use over a base in plain floats.
     """
 
-    storage: Literal["peft", "own"] = "peft"
+    storage: Literal["peft", "own", "base"] = "peft"
     mergeable: bool = False
     convertible: bool = False
     vllm: bool = False

@@ -25,6 +25,7 @@ from adapterhub.cli import COMMANDS, adz
 from adapterhub.plugins import C, load_plugins
 from adapterhub.scaffold import parse_part, render
 from adapterhub.train.foreign import PROJECTS
+from adapterhub_peft.catalogue import LEFT_OUT
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_TABLE = ROOT / "docs" / "demo-table.txt"
@@ -116,6 +117,47 @@ def foreign_reference() -> str:
     return "\n".join(parts)
 
 
+def method_reference() -> str:
+    """Every method and quantizer with its facts, and what is left out."""
+    parts = [GENERATED, "# Methods and quantizers\n", inspect.cleandoc(_METHODS) + "\n"]
+    parts.append("| method | what it is | merges | to LoRA | vLLM | over quantizers |")
+    parts[-1] += "\n|---|---|---|---|---|---|"
+    quantizers = [q.name for q in _own(specs.Quantizer)]
+    for method in _own(specs.Method):
+        over = [q for q in quantizers if method.quantizers is None or q in method.quantizers]
+        facts = [method.mergeable, method.convertible, method.vllm]
+        cells = [f"`{method.name}`", method.summary, *("yes" if fact else "-" for fact in facts)]
+        parts[-1] += f"\n| {' | '.join(cells)} | {', '.join(over) or '-'} |"
+    parts[-1] += "\n"
+    parts.append("## Quantizers\n\n| quantizer | what it is | bits | needs | status |")
+    parts[-1] += "\n|---|---|---|---|---|"
+    for q in _own(specs.Quantizer):
+        hint = q.install_hint.removeprefix("pip install ")
+        parts[-1] += f"\n| `{q.name}` | {q.summary} | {q.bits} | `{hint}` | {q.status} |"
+    parts[-1] += "\n"
+    parts.append("## Left out\n\n" + inspect.cleandoc(_LEFT_OUT) + "\n")
+    parts.append("\n".join(f"- `{kind}`: {why}." for kind, why in LEFT_OUT.items()) + "\n")
+    return "\n".join(parts)
+
+
+_METHODS = """
+    `adz train --method NAME` takes each of these; `-o method.KEY=VALUE` sets its options, which
+    `adz train --method NAME --dry-run` prints. The first column of facts says whether `adz merge`
+    and `adz export --merged` can take an adapter of it, the next whether `adz convert` makes a
+    plain LoRA of it, the third whether vLLM serves it as it is. What vLLM does not serve is
+    converted at its first request where it can be, or served by `adz serve --engine transformers`.
+    The last column names the quantizers that it trains over; another pair is refused with the
+    reason. The tests hold each fact against PEFT, llama.cpp and vLLM, or against a computation by
+    hand.
+
+    `full` makes a base, not an adapter: `adz base show` says how, and `adz train --base` and
+    `adz serve` take it like any other.
+"""
+
+_LEFT_OUT = """
+    Types of PEFT that are no method here:
+"""
+
 _FOREIGN = """
     `adz train -c FILE` takes recipes of Axolotl, LLaMA-Factory, NeMo AutoModel and TRL as they are.
     It says whose recipe it found; every key is mapped, told to have no effect here with the reason,
@@ -164,6 +206,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "reference" / "hooks.md": hook_reference(),
         ROOT / "docs" / "reference" / "merging.md": merge_reference(),
         ROOT / "docs" / "importing-recipes.md": foreign_reference(),
+        ROOT / "docs" / "methods.md": method_reference(),
     }
     if DEMO_TABLE.exists():
         found[README] = readme()

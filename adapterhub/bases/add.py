@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from adapterhub.bases.digests import (
     compute_digests,
@@ -44,8 +47,7 @@ def add_base(
     AdzError for an unknown source, a base without safetensors or tokenizer, a taken name, or
     modules that are not those of `quantised_from`.
     """
-    if check_new_name(name) == "unknown":
-        raise usage_error("no base can be called 'unknown'", "--base unknown leaves a base open")
+    _check_word(name)
     original = registry.base(quantised_from) if quantised_from else None
     source = normalise_source(source)
     known = _known(registry, name, source)
@@ -53,29 +55,65 @@ def add_base(
         verify_base(known)
         return known
     located = locate(source, progress)
-    architecture = _architecture(located)
+    # Checked before anything is copied.
+    _architecture(located.directory)
     if copy and located.derivation is None:
         located = _copy(located, progress)
-    stats = collect_stats(located.directory)
     derivation = located.derivation
     if original is not None:
         _check_modules(located.directory, name, original)
         derivation = derivation_from(original, "quantised")
-    parameters, dtype = describe_tensors(read_tensors(located.directory))
+    return _record(registry, replace(located, derivation=derivation), name, progress)
+
+
+def add_made_base(
+    registry: Registry,
+    name: str,
+    made: Path,
+    derivation: Mapping[str, Any],
+    progress: Progress,
+) -> BaseRecord:
+    """Record the base in the directory `made`, which was written below ADZ_HOME just now and is
+    moved to where bases are kept. derivation: how it was made, see `derivation_from`.
+
+    Raises AdzError for a name that is taken, and then nothing is left.
+    """
+    directory = _keep(made, name.replace("/", "--"))
+    try:
+        located = Located(str(directory), directory, dict(derivation))
+        return _record(registry, located, name, progress)
+    except BaseException:
+        if not any(base.path == str(directory) for base in registry.bases()):
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _record(registry: Registry, located: Located, name: str, progress: Progress) -> BaseRecord:
+    directory = located.directory
+    stats = collect_stats(directory)
+    parameters, dtype = describe_tensors(read_tensors(directory))
     record = BaseRecord(
         name=name,
-        source=source,
-        path=str(located.directory),
-        digests=_hash(located.directory, name, progress),
-        architecture=architecture,
+        source=located.source,
+        path=str(directory),
+        digests=_hash(directory, name, progress),
+        architecture=_architecture(directory),
         parameters=parameters,
         dtype=dtype,
-        derivation=derivation,
+        derivation=located.derivation,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     registry.add_base(record)
     write_stats(record, stats)
     return record
+
+
+def check_name(registry: Registry, name: str) -> None:
+    """Refuse a name that no new base can have, or that is taken."""
+    _check_word(name)
+    if name in {base.name for base in registry.bases()}:
+        raise usage_error(f"the name {name} is taken by a base", "choose another name")
+    _known(registry, name, "")
 
 
 def remove_base(registry: Registry, name: str) -> BaseRecord:
@@ -106,6 +144,11 @@ def _check_modules(directory: Path, name: str, original: BaseRecord) -> None:
             )
 
 
+def _check_word(name: str) -> None:
+    if check_new_name(name) == "unknown":
+        raise usage_error("no base can be called 'unknown'", "--base unknown leaves a base open")
+
+
 def _known(registry: Registry, name: str, source: str) -> BaseRecord | None:
     known = {base.name: base for base in registry.bases()}.get(name)
     if known is not None and known.source != source:
@@ -118,13 +161,13 @@ def _known(registry: Registry, name: str, source: str) -> BaseRecord | None:
     return known
 
 
-def _architecture(located: Located) -> str:
-    """Check cheaply that the directory holds a base before anything is copied or hashed."""
-    weight_files(located.directory)
-    architectures = read_config(located.directory).get("architectures")
+def _architecture(directory: Path) -> str:
+    """Raises AdzError, cheaply, where the directory holds no base."""
+    weight_files(directory)
+    architectures = read_config(directory).get("architectures")
     if not isinstance(architectures, list) or not architectures:
         raise AdzError(
-            f"config.json in {located.directory} names no architecture",
+            f"config.json in {directory} names no architecture",
             "save the model with save_pretrained",
         )
     return str(architectures[0])
@@ -138,8 +181,6 @@ def _hash(directory: Path, name: str, progress: Progress) -> BaseDigests:
 
 def _copy(located: Located, progress: Progress) -> Located:
     """Copy what loading and identity need into a directory named by the digests."""
-    bases = adz_home() / "bases"
-    bases.mkdir(parents=True, exist_ok=True)
     files = identity_files(located.directory)
     generation = located.directory / "generation_config.json"
     files += [generation] if generation.is_file() else []
@@ -151,10 +192,16 @@ def _copy(located: Located, progress: Progress) -> Located:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
                 task.advance(1, file.name)
-        digests = compute_digests(staging)
-        identity = sha256_of(canonical_json(digests.model_dump(mode="json")))
-        directory = bases / f"copy-{identity.removeprefix('sha256:')[:12]}"
-        if not directory.is_dir() or compute_digests(directory) != digests:
-            shutil.rmtree(directory, ignore_errors=True)
-            staging.rename(directory)
-    return Located(located.source, directory, located.derivation)
+        return replace(located, directory=_keep(staging, "copy"))
+
+
+def _keep(made: Path, prefix: str) -> Path:
+    """Move a directory to where bases are kept, named by its digests, unless it is there."""
+    digests = compute_digests(made)
+    identity = sha256_of(canonical_json(digests.model_dump(mode="json")))
+    directory = adz_home() / "bases" / f"{prefix}-{identity.removeprefix('sha256:')[:12]}"
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if not directory.is_dir() or compute_digests(directory) != digests:
+        shutil.rmtree(directory, ignore_errors=True)
+        made.rename(directory)
+    return directory

@@ -26,7 +26,7 @@ COMMANDS: dict[str, str] = {
     "show": "Show one version.",
     "log": "Show the history of an adapter.",
     "diff": "Compare two adapters.",
-    "lineage": "Show what a version was made from.",
+    "lineage": "Show what a version or a base was made from.",
     "tag": "Point an alias at a version.",
     "rm": "Remove a version, or all of an adapter.",
     "restore": "Bring back what was removed.",

@@ -120,4 +120,5 @@ def _describe(record: BaseRecord) -> str:
 def _derived(made: Mapping[str, Any]) -> str:
     if "file" in made:
         return f"{made['kind']} from {made['file']} ({made['tensor_type']})"
-    return f"{made['kind']} from {made['from']}"
+    by = made.get("quantizer") or made.get("method")
+    return f"{made['kind']} from {made['from']}" + (f" by {by}" if by else "")

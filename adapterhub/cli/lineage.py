@@ -1,4 +1,4 @@
-"""`adz lineage`: where a version comes from."""
+"""`adz lineage`: where a version or a base comes from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from adapterhub.lineage.graph import Graph
 
 
-@click.command(short_help="Show what a version was made from.")
+@click.command(short_help="Show what a version or a base was made from.")
 @click.argument("reference")
 @click.option("--children", is_flag=True, help="Also what was made from it.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Write a drawing to this file.")
 @click.option("--mermaid", is_flag=True, help="Print a Mermaid flowchart.")
 @json_option
 def command(reference: str, children: bool, svg: Path | None, mermaid: bool, as_json: bool) -> None:
-    """Show the versions, bases and data sets that REFERENCE was made from, as a tree.
+    """Show the versions, bases and data sets that REFERENCE, a version or a base, was made from.
 
     A merge's operands stand with their weights. What was removed, or never was in this
     registry, is marked.

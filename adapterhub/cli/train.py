@@ -11,13 +11,15 @@ from adapterhub.cli.output import TerminalProgress, json_option, print_result
 from adapterhub.cli.train_values import merged_values
 
 if TYPE_CHECKING:
-    from adapterhub.manifest import Version
-    from adapterhub.train.plan import Plan
+    from adapterhub.manifest import BaseRecord, Version
     from adapterhub.train.scale import Launcher, Parallel
 
 
 @click.command(short_help="Train an adapter on a base.")
-@click.option("--method", help="How to adapt: lora (default), rslora, dora, ia3, prefix, prompt.")
+@click.option(
+    "--method",
+    help="How to adapt: lora (default), dora, ia3, bottleneck, full, ...; docs/methods.md has all.",
+)
 @click.option("--base", help="The base's name; not needed when there is only one.")
 @click.option(
     "--data",
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 @click.option(
     "--objective", help="What is optimised: sft (default), dpo, kto, orpo, reward, grpo, rloo."
 )
-@click.option("--quantizer", help="How the base is held: nf4 (QLoRA), int8.")
+@click.option(
+    "--quantizer", help="How the base is held: nf4 (QLoRA), int8, ...; docs/methods.md has all."
+)
 @click.option("--format", "format_name", help="The rows' format; recognised when not given.")
 @click.option(
     "--input-moments",
@@ -152,17 +156,32 @@ def command(
 
     progress = TerminalProgress()
     progress.note(f"learning rate {plan.recipe.training.lr:g} ({plan.lr_source})")
+    done = None
     if ray or nproc > 1:
         from adapterhub.train.scale import hand_over
 
         launcher: Launcher = "ray" if ray else "local"
         done = hand_over(plan, ray or nproc, parallel, resume=resume, launcher=launcher)
-        version = registry.resolve(done)
+    made: BaseRecord | Version
+    if plan.makes_base:
+        from adapterhub.train.new_base import train_base
+
+        made = registry.base(done) if done else train_base(plan, registry, progress, resume=resume)
     else:
         from adapterhub.train.pipeline import train
 
-        version = train(plan, registry, progress, resume=resume)
-    print_result(_summary(version), _text(version, plan), as_json=as_json)
+        made = registry.resolve(done) if done else train(plan, registry, progress, resume=resume)
+    _print(made, plan.base.name, as_json=as_json)
+
+
+def _print(made: BaseRecord | Version, base: str, *, as_json: bool) -> None:
+    from adapterhub.cli.train_report import summarise, summarise_base, tell, tell_base
+    from adapterhub.manifest import Version
+
+    if isinstance(made, Version):
+        print_result(summarise(made), tell(made, base), as_json=as_json)
+    else:
+        print_result(summarise_base(made), tell_base(made), as_json=as_json)
 
 
 def _check_processes(nproc: int, ray: int | None, parallel: Parallel) -> None:
@@ -196,28 +215,3 @@ def _sweep(
     result = sweep(plans, registry, TerminalProgress(), resume=resume)
     plot = draw_sweep(result.members, registry)
     print_result(summarise(result, plot), describe_sweep(result, plot), as_json=as_json)
-
-
-def _summary(version: Version) -> dict[str, Any]:
-    return {
-        "reference": version.reference,
-        "digest": version.digest,
-        "method": version.manifest.method,
-        "base": version.manifest.base.name,
-        "adapter": version.manifest.adapter,
-        "metrics": version.manifest.metrics,
-    }
-
-
-def _text(version: Version, plan: Plan) -> str:
-    from adapterhub.train.pipeline import describe
-
-    return "\n".join(
-        (
-            f"{version.reference}  {describe(version.manifest.metrics)}",
-            "next:",
-            f"  adz eval {version.name} --data TEST.jsonl    # rows that it has not seen",
-            f"  adz chat {version.name}",
-            f"  adz serve {plan.base.name}",
-        )
-    )

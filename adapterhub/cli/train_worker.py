@@ -14,6 +14,7 @@ from adapterhub.errors import EXIT_INTERRUPTED, AdzError
 from adapterhub.merge.silent import Silent
 from adapterhub.plugins import open_registry
 from adapterhub.train import scale
+from adapterhub.train.new_base import train_base
 from adapterhub.train.pipeline import assist, train
 from adapterhub.train.plan import make_plan
 from adapterhub.train.recipe import TrainRecipe
@@ -32,6 +33,9 @@ def main() -> None:
         plan = make_plan(validate(TrainRecipe, values), registry)
         if scale.rank():
             assist(plan, Silent(), resume=resume)
+        elif plan.makes_base:
+            base = train_base(plan, registry, TerminalProgress(), resume=resume)
+            scale.report({"reference": base.name})
         else:
             version = train(plan, registry, TerminalProgress(), resume=resume)
             scale.report({"reference": version.reference})

@@ -12,9 +12,11 @@ from adapterhub.hub.home import Home
 if TYPE_CHECKING:
     from adapterhub.convert.result import ConvertResult
     from adapterhub.evaluate.run import Score
-    from adapterhub.manifest import Version
+    from adapterhub.manifest import BaseRecord, Version
     from adapterhub.merge.result import MergeResult
+    from adapterhub.protocols import Registry
     from adapterhub.rebuild.result import RebuildResult
+    from adapterhub.train.plan import Plan
 
 
 class Making(Home):
@@ -32,18 +34,28 @@ class Making(Home):
         resume: bool = False,
     ) -> Version:
         """Train an adapter and commit it. `options` are those of `adz train -o`: `method.r=8`."""
-        from adapterhub.config import merge_into, parse_overrides, validate
         from adapterhub.train.pipeline import train
-        from adapterhub.train.plan import make_plan
-        from adapterhub.train.recipe import TrainRecipe
 
-        values: dict[str, Any] = {"method": {"name": method}, "data": {"train": data}}
-        given = {"base": base, "name": name, "quantizer": quantizer and {"name": quantizer}}
-        merge_into(values, {key: value for key, value in given.items() if value is not None})
-        merge_into(values, parse_overrides(options))
+        values = _recipe(data, method, base, name, quantizer, options)
         with self._registry() as registry:
-            plan = make_plan(validate(TrainRecipe, values), registry)
-            return train(plan, registry, self._progress, resume=resume)
+            return train(_plan(values, registry), registry, self._progress, resume=resume)
+
+    def train_base(
+        self,
+        data: Path | str,
+        *,
+        method: str = "full",
+        base: str | None = None,
+        name: str | None = None,
+        options: Sequence[str] = (),
+        resume: bool = False,
+    ) -> BaseRecord:
+        """Train a base itself and record the result as a new base; see `train`."""
+        from adapterhub.train.new_base import train_base
+
+        values = _recipe(data, method, base, name, None, options)
+        with self._registry() as registry:
+            return train_base(_plan(values, registry), registry, self._progress, resume=resume)
 
     def merge(self, *adapters: str, rule: str | None = None, **options: Any) -> MergeResult:
         """Merge references or directories, or one expression; `options` are those of `adz merge`:
@@ -140,3 +152,28 @@ class Making(Home):
         for name, value in chosen.items():
             arguments += [f"--{name}", str(value)]
         return serving(arguments, home=self.home, api_key=api_key, start_seconds=start_seconds)
+
+
+def _recipe(
+    data: Path | str,
+    method: str,
+    base: str | None,
+    name: str | None,
+    quantizer: str | None,
+    options: Sequence[str],
+) -> dict[str, Any]:
+    from adapterhub.config import merge_into, parse_overrides
+
+    values: dict[str, Any] = {"method": {"name": method}, "data": {"train": data}}
+    given = {"base": base, "name": name, "quantizer": quantizer and {"name": quantizer}}
+    merge_into(values, {key: value for key, value in given.items() if value is not None})
+    merge_into(values, parse_overrides(options))
+    return values
+
+
+def _plan(values: Mapping[str, Any], registry: Registry) -> Plan:
+    from adapterhub.config import validate
+    from adapterhub.train.plan import make_plan
+    from adapterhub.train.recipe import TrainRecipe
+
+    return make_plan(validate(TrainRecipe, values), registry)

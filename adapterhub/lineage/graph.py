@@ -1,13 +1,13 @@
-"""The graph of a version's lineage, from the manifests of the registry."""
+"""The graph of a version's or a base's lineage, from the records of the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adapterhub.errors import AdzError
-from adapterhub.manifest import BaseLink, Manifest, Parent, Version
+from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Manifest, Parent, Version
 from adapterhub.protocols import Registry
 
 Kind = Literal["version", "base", "data"]
@@ -39,7 +39,7 @@ class Edge:
 
 @dataclass(slots=True)
 class Graph:
-    """root: the id of the version that was asked for."""
+    """root: the id of the version or base that was asked for."""
 
     root: str
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -68,13 +68,18 @@ class Graph:
 
 
 def lineage(registry: Registry, reference: str, *, children: bool = False) -> Graph:
-    """What a version was made from, to the bases and data sets; with `children` also what was
-    made from it, and from that. Raises AdzError for an unknown reference."""
-    version = registry.resolve(reference)
-    graph = Graph(version.digest)
-    _add_ancestors(graph, registry, version)
+    """What a version or a base was made from, to the bases and data sets; with `children` also
+    what was made from it, and from that. Raises AdzError for an unknown reference."""
+    base = {record.name: record for record in registry.bases()}.get(reference)
+    if base is not None:
+        graph = Graph(_base_id(base.digests))
+        _add_base(graph, registry, graph.root, _link(base.name, base.digests))
+    else:
+        version = registry.resolve(reference)
+        graph = Graph(version.digest)
+        _add_ancestors(graph, registry, version)
     if children:
-        _add_descendants(graph, registry.versions(), version)
+        _add_descendants(graph, registry)
     return graph
 
 
@@ -88,9 +93,9 @@ def _add_ancestors(graph: Graph, registry: Registry, version: Version) -> None:
         waiting += _add_parents(graph, registry, one)
         # A merge has the base of its parents.
         if not one.manifest.parents:
-            _add_base(graph, registry, one)
+            _add_base_of(graph, registry, one)
         for entry in one.manifest.data:
-            _add_data(graph, entry, one)
+            _add_data(graph, entry, one.digest)
 
 
 def _add_parents(graph: Graph, registry: Registry, version: Version) -> Iterator[Version]:
@@ -106,21 +111,30 @@ def _add_parents(graph: Graph, registry: Registry, version: Version) -> Iterator
             graph.nodes.setdefault(parent.digest, node)
 
 
-def _add_descendants(graph: Graph, versions: Sequence[Version], version: Version) -> None:
-    children: dict[str, list[tuple[Version, Parent]]] = {}
-    for one in versions:
-        for parent in one.manifest.parents:
-            children.setdefault(parent.digest, []).append((one, parent))
-    waiting, done = [version.digest], set()
+def _add_descendants(graph: Graph, registry: Registry) -> None:
+    children: dict[str, list[tuple[Node, str]]] = {}
+    for version in registry.versions():
+        node, manifest = _of_version(version), version.manifest
+        for parent in manifest.parents:
+            children.setdefault(parent.digest, []).append((node, _label(parent)))
+        if not manifest.parents and manifest.base.digests:
+            children.setdefault(_base_id(manifest.base.digests), []).append((node, ""))
+    for base in registry.bases():
+        origin = _origin(base)
+        if origin and origin.digests:
+            id = _base_id(base.digests)
+            node = _of_base(id, _link(base.name, base.digests), base)
+            children.setdefault(_base_id(origin.digests), []).append((node, ""))
+    waiting, done = [graph.root], set()
     while waiting:
-        digest = waiting.pop()
-        if digest in done:
+        id = waiting.pop()
+        if id in done:
             continue
-        done.add(digest)
-        for child, parent in children.get(digest, ()):
-            graph.nodes.setdefault(child.digest, _of_version(child))
-            graph.edges.append(Edge(digest, child.digest, _label(parent)))
-            waiting.append(child.digest)
+        done.add(id)
+        for child, label in children.get(id, ()):
+            graph.nodes.setdefault(child.id, child)
+            graph.edges.append(Edge(id, child.id, label))
+            waiting.append(child.id)
 
 
 def _state(registry: Registry, parent: Parent) -> State:
@@ -166,32 +180,63 @@ def _label(parent: Parent) -> str:
     return "" if parent.role == "operand" else parent.role
 
 
-def _add_base(graph: Graph, registry: Registry, version: Version) -> None:
+def _add_base_of(graph: Graph, registry: Registry, version: Version) -> None:
     link = version.manifest.base
-    id = f"base:{link.digests.weights}" if link.digests else f"base:unknown:{version.digest}"
-    graph.nodes.setdefault(id, _of_base(id, link, registry))
+    id = _base_id(link.digests) if link.digests else f"base:unknown:{version.digest}"
+    _add_base(graph, registry, id, link)
     label = "" if link.status == "recorded" else link.status
     graph.edges.append(Edge(id, version.digest, label))
 
 
-def _of_base(id: str, link: BaseLink, registry: Registry) -> Node:
+def _add_base(graph: Graph, registry: Registry, id: str, link: BaseLink) -> None:
+    """A base with what it was made from."""
+    if id in graph.nodes:
+        return
+    digests = link.digests
+    known = [b for b in registry.bases() if digests and b.digests.weights == digests.weights]
+    base = next((b for b in known if b.name == link.name), known[0] if known else None)
+    graph.nodes[id] = _of_base(id, link, base)
+    origin = _origin(base) if base else None
+    if base and base.derivation and origin and origin.digests:
+        source = _base_id(origin.digests)
+        _add_base(graph, registry, source, origin)
+        graph.edges.append(Edge(source, id))
+        for entry in base.derivation.get("data", ()):
+            _add_data(graph, entry, id)
+
+
+def _origin(base: BaseRecord) -> BaseLink | None:
+    """The base that this one was made from."""
+    made = base.derivation or {}
+    if "digests" not in made:
+        return None
+    return _link(str(made["from"]), BaseDigests.model_validate(made["digests"]))
+
+
+def _link(name: str, digests: BaseDigests) -> BaseLink:
+    return BaseLink(status="recorded", name=name, digests=digests)
+
+
+def _base_id(digests: BaseDigests) -> str:
+    return f"base:{digests.weights}"
+
+
+def _of_base(id: str, link: BaseLink, base: BaseRecord | None) -> Node:
     if link.digests is None:
         return Node(id, "base", "unknown base")
-    known = [b for b in registry.bases() if b.digests.weights == link.digests.weights]
     weights = link.digests.weights.removeprefix("sha256:")[:_DIGITS]
-    if not known:
+    if base is None:
         name = link.name or "base"
         return Node(id, "base", name, f"{weights}, not in this registry", "missing")
-    base = known[0]
     made = f"{base.derivation['kind']}, " if base.derivation and "kind" in base.derivation else ""
     return Node(id, "base", base.name, f"{base.architecture}, {made}{weights}")
 
 
-def _add_data(graph: Graph, entry: Mapping[str, Any], version: Version) -> None:
+def _add_data(graph: Graph, entry: Mapping[str, Any], target: str) -> None:
     digest = str(entry.get("sha256", "")).removeprefix("sha256:")
     file = str(entry.get("file", "data"))
-    id = f"data:{digest or f'{version.digest}:{file}'}"
+    id = f"data:{digest or f'{target}:{file}'}"
     facts = [f"{entry['rows']} rows" if "rows" in entry else "", str(entry.get("format", ""))]
     detail = ", ".join(fact for fact in (*facts, digest[:_DIGITS]) if fact)
     graph.nodes.setdefault(id, Node(id, "data", file, detail))
-    graph.edges.append(Edge(id, version.digest, str(entry.get("role", ""))))
+    graph.edges.append(Edge(id, target, str(entry.get("role", ""))))

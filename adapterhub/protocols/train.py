@@ -28,10 +28,14 @@ class Method(Protocol):
 
     def save(self, model: torch.nn.Module, directory: Path) -> None:
         """Write `adapter_model.safetensors` and `adapter_config.json` into `directory`, byte
-        for byte reproducible. No other file of an adapter is stored."""
+        for byte reproducible. No other file of an adapter is stored.
+
+        Where the descriptor says `storage="base"`: what `save_pretrained` of the model writes.
+        """
 
     def load(self, model: torch.nn.Module, directory: Path) -> torch.nn.Module:
-        """Return the base `model` with the stored adapter in it, for inference.
+        """Return the base `model` with the stored adapter in it, for inference; the stored base
+        in float32 where the descriptor says `storage="base"`.
 
         Where the descriptor says `mergeable`, the result has `merge_and_unload()`, which
         returns the base with the adapter folded into its weights.

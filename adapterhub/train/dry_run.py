@@ -32,7 +32,6 @@ class DryRun:
         data, adapter = self.values["data"], self.values["adapter"]
         frozen = ", ".join(f"{n} x{count}" for n, count in adapter["frozen"].items()) or "nothing"
         targets = ", ".join(f"{name} x{count}" for name, count in adapter["targets"].items())
-        total = adapter["parameters"] + self.values["base"]["parameters"]
         left_out = f", {data['skipped']} too long and left out" if data["skipped"] else ""
         return "\n".join(
             (
@@ -43,7 +42,7 @@ class DryRun:
                 f"tokens    {data['tokens']:,} an epoch, {data['scored_tokens']:,} of them scored",
                 f"steps     {data['steps']}",
                 f"lr        {self.values['recipe']['training']['lr']:g} ({self.values['lr']})",
-                f"adapter   {adapter['parameters']:,} trainable of {total:,} parameters",
+                f"adapter   {adapter['parameters']:,} trainable of {adapter['total']:,} parameters",
                 f"targets   {targets}",
                 f"frozen    {frozen}",
                 f"profile   {self.values['profile']['text']}",
@@ -100,6 +99,7 @@ def _adapter(plan: Plan) -> dict[str, Any]:
     report = report_targets(model)
     return {
         "parameters": report.parameters,
+        "total": plan.base.parameters + (0 if plan.makes_base else report.parameters),
         "targets": report.adapted,
         "frozen": report.frozen,
     }

@@ -51,8 +51,7 @@ class Reached:
 def check_gradients(model: torch.nn.Module, batch: Batch) -> Reached:
     """One backward pass reaches every adapted layer.
 
-    An adapted layer is the lowest module that holds trainable and frozen parameters. Gradients
-    and the random state are afterwards as they were.
+    Gradients and the random state are afterwards as they were.
     """
     state = torch.get_rng_state()
     loss, tokens = completion_loss(model, batch)
@@ -61,12 +60,11 @@ def check_gradients(model: torch.nn.Module, batch: Batch) -> Reached:
     torch.autograd.backward(loss / tokens)
     layers: dict[str, bool] = {}
     unused = False
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            layer = adapted_layer(model, name)
-            unused = unused or parameter.grad is None
-            reached = parameter.grad is not None and bool(parameter.grad.count_nonzero())
-            layers[layer] = layers.get(layer, False) or reached
+    for name, layer in adapted_layers(model).items():
+        gradient = model.get_parameter(name).grad
+        unused = unused or gradient is None
+        reached = gradient is not None and bool(gradient.count_nonzero())
+        layers[layer] = layers.get(layer, False) or reached
     model.zero_grad(set_to_none=True)
     torch.set_rng_state(state)
     dead = [name or type(model).__name__ for name, reached in layers.items() if not reached]
@@ -156,8 +154,16 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return math.inf if math.isnan(difference) else difference
 
 
-def adapted_layer(model: torch.nn.Module, parameter: str) -> str:
-    """The name of the lowest module that holds this trainable parameter and a frozen one."""
+def adapted_layers(model: torch.nn.Module) -> dict[str, str]:
+    """The adapted layer of each trainable parameter: the lowest module that holds it and a frozen
+    one, or its own module where nothing is frozen."""
+    parameters = dict(model.named_parameters())
+    if all(p.requires_grad for p in parameters.values()):
+        return {name: name.rpartition(".")[0] for name in parameters}
+    return {name: _layer_of(model, name) for name, p in parameters.items() if p.requires_grad}
+
+
+def _layer_of(model: torch.nn.Module, parameter: str) -> str:
     path = parameter.rpartition(".")[0]
     while path:
         module = model.get_submodule(path)

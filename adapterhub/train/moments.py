@@ -17,7 +17,7 @@ import torch
 from adapterhub.bases.modules import PREFIX
 from adapterhub.moments import MeasuredMoments
 from adapterhub.protocols import InputMoments, Progress
-from adapterhub.train.gates import adapted_layer
+from adapterhub.train.gates import adapted_layers
 from adapterhub.train.loss import completion_loss, evaluating
 from adapterhub.train.rows import Batch
 from adapterhub.train.run import Run
@@ -75,11 +75,7 @@ def measure_moments(run: Run, progress: Progress) -> None:
     predicted from: no padding, and not a row's last.
     """
     rank = run.recipe.training.input_moments or 0
-    layers = {
-        adapted_layer(run.model, name)
-        for name, parameter in run.model.named_parameters()
-        if parameter.requires_grad
-    }
+    layers = set(adapted_layers(run.model).values())
     watch = _Watch(rank)
     tokens = 0
     batches = _batches(run)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
 from adapterhub import protocols
 from adapterhub.data import stop_token
+from adapterhub.errors import usage_error
 from adapterhub.manifest import Version
 from adapterhub.models import compute_device, load_base, share_weights
 from adapterhub.plugins import load_plugins
@@ -31,6 +32,8 @@ from adapterhub.train.stepping import calibrate, follow_steps
 from adapterhub.train.targets import report_targets
 from adapterhub.train.trainer import Bar
 from adapterhub.train.watch import Alerts, Best, SoftEnd
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +59,34 @@ def train(
     *,
     resume: bool = False,
 ) -> Version:
-    """Train what `plan` says and commit it.
+    """Train the adapter that `plan` describes and commit it.
 
     With `resume` a run of the same recipe, base and data goes on from its last checkpoint.
     Raises AdzError when a gate refuses; nothing is committed then.
     """
+    if plan.makes_base:
+        raise usage_error(
+            f"the method {plan.method.name} makes a base, not an adapter",
+            "adz train --method full, or Hub().train_base",
+        )
+
+    def end(run: Run, ground: Ground) -> Version:
+        return finish(run, ground, registry, progress)
+
+    return carry_out(plan, progress, end, resume=resume)
+
+
+def carry_out(
+    plan: Plan, progress: protocols.Progress, end: Callable[[Run, Ground], T], *, resume: bool
+) -> T:
+    """Take the steps of a run, and return what `end` makes of it."""
     directory = run_directory([plan])
     with alone(directory):
         checkpoint = open_directory(directory, progress, resume=resume)
         with explained(plan, directory):
-            run, ground = _trained(plan, directory, progress, checkpoint)
-            version = finish(run, ground, registry, progress)
+            result = end(*_trained(plan, directory, progress, checkpoint))
         shutil.rmtree(directory, ignore_errors=True)
-    return version
+    return result
 
 
 def assist(plan: Plan, progress: protocols.Progress, *, resume: bool) -> None:
@@ -220,7 +238,7 @@ def finish(
 ) -> Version:
     """Score the trained adapter, pass the gates after training and commit."""
     if "holdout_loss_base" in run.facts:
-        run.facts["holdout_loss"] = _holdout_loss(run, run.model)
+        run.facts["holdout_loss"] = holdout_loss(run, run.model)
     payload = run.directory / "payload"
     _check_after(run, ground, payload)
     if run.recipe.training.input_moments:
@@ -229,7 +247,8 @@ def finish(
     return commit_run(run, registry, payload, run.directory / "artifacts")
 
 
-def _holdout_loss(run: Run, model: Any) -> float:
+def holdout_loss(run: Run, model: Any) -> float:
+    """Nats a held-out token."""
     return mean_loss(model, run.holdout_rows, run.collate, run.recipe.training.batch_size)
 
 
@@ -245,7 +264,7 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
         # It is served over the base itself, which its gradients never saw.
         if "holdout_loss" in run.facts:
             served = method.load(_load(run.plan, quantized=False), payload)
-            run.facts["holdout_loss_served"] = _holdout_loss(run, served)
+            run.facts["holdout_loss_served"] = holdout_loss(run, served)
     elif run.plan.method.mergeable:
         # Merging writes into the weights, which others share.
         own: Any = method.load(copy.deepcopy(ground.base), payload)

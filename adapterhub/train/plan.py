@@ -70,6 +70,11 @@ class Plan:
         return self.mixture.holdout
 
     @property
+    def makes_base(self) -> bool:
+        """Whether the result is a new base, not a version of an adapter."""
+        return self.method.storage == "base"
+
+    @property
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as it is stored."""
         return self.recipe.model_dump(mode="json")
@@ -116,8 +121,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     base = choose_base(registry, recipe.base)
     if objective.generates and recipe.data.answers == "all":
         raise usage_error(f"{objective.name} learns from its own answers: data.answers is last")
-    if name in {record.name for record in registry.bases()}:
-        raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
+    _check_name(name, method, registry)
     verify_base(base)
     files, mixture = _read_data(recipe.data, objective)
     tokenizer = load_tokenizer(base)
@@ -144,6 +148,16 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
         resolved, name, base, tokenizer, method, method_options, quantizer, quantizer_options,
         objective, objective_options, files, mixture, prompt_format, lr_source,
     )  # fmt: skip
+
+
+def _check_name(name: str, method: specs.Method, registry: Registry) -> None:
+    if name in {record.name for record in registry.bases()}:
+        raise usage_error(f"{name!r} is the name of a base", "choose another with --name")
+    if method.storage == "base" and name in registry.names():
+        raise usage_error(
+            f"{method.name} makes a base, and {name!r} is the name of an adapter",
+            "choose another with --name",
+        )
 
 
 def _input_moments(recipe: TrainRecipe, method: specs.Method) -> int:

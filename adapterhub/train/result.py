@@ -118,7 +118,7 @@ def make_manifest(run: Run, payload: Path) -> Manifest:
     return Manifest(
         name=plan.name,
         method=plan.recipe.method.name,
-        storage=plan.method.storage,
+        storage="peft" if plan.method.storage == "peft" else "own",
         made_by="train",
         base=BaseLink(status="recorded", name=plan.base.name, digests=plan.base.digests),
         quantizer=plan.recipe.quantizer.name if plan.recipe.quantizer else None,
@@ -128,15 +128,14 @@ def make_manifest(run: Run, payload: Path) -> Manifest:
         recipe=plan.resolved,
         data=tuple(data.record() for data in plan.files),
         metrics=run.facts,
-        environment=environment(LIBRARIES, *_components(plan))
-        | {
-            # Sums are split among threads, and every split rounds in a way of its own.
-            THREADS: str(torch.get_num_threads())
-        },
+        environment=made_with(plan),
     )
 
 
-def _components(plan: Plan) -> list[specs.Component]:
+def made_with(plan: Plan) -> dict[str, str]:
+    """Versions of the libraries and plugins of a run, and the number of threads."""
     formats = [load_plugins().get(specs.Format, data.format) for data in plan.files]
     quantizers = [plan.quantizer] if plan.quantizer else []
-    return [plan.method, plan.objective, *quantizers, *formats]
+    found = environment(LIBRARIES, plan.method, plan.objective, *quantizers, *formats)
+    # Sums are split among threads, and every split rounds in a way of its own.
+    return found | {THREADS: str(torch.get_num_threads())}

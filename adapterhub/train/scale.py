@@ -62,7 +62,7 @@ def hand_over(
     launcher: Launcher = "local",
 ) -> str:
     """Train on `processes` processes, of this machine or of Ray's; return the reference of the
-    new version.
+    new version, or the new base's name.
 
     Raises AdzError for what cannot work, and what the run itself raised.
     """
@@ -167,6 +167,11 @@ def check(plan: Plan, processes: int, parallel: Parallel, *, on_gpu: bool) -> No
     if parallel != "ddp" and not on_gpu:
         raise usage_error(
             f"--parallel {parallel} needs GPUs", "on a CPU, --nproc alone trains with ddp"
+        )
+    if plan.makes_base and parallel in ("zero3", "fsdp"):
+        raise usage_error(
+            f"--parallel {parallel} spreads the weights, and no process could store them whole",
+            "use --parallel ddp, zero1 or zero2",
         )
     if quantizer is None or parallel == "ddp":
         return

@@ -101,6 +101,8 @@ def sweep(
 
     A run that a gate refuses leaves the others as they are. Raises AdzError when none is left.
     """
+    if any(plan.makes_base for _, plan in plans):
+        raise usage_error("a sweep compares adapters, and full makes bases", "train them in turn")
     bare = [plan for _, plan in plans]
     passes = share_passes(bare)
     made: dict[int, Member] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from adapterhub.train.gates import adapted_layer
+from adapterhub.train.gates import adapted_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class TargetReport:
 def report_targets(model: Any) -> TargetReport:
     """Look at a model with a fresh adapter. Frozen are named that are matrices of the base: the
     linear layers, embeddings and fused experts without a trainable parameter."""
-    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    layers = {adapted_layer(model, name) for name in trained}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    layers = set(adapted_layers(model).values())
     frozen: Counter[str] = Counter()
     for name, module in model.named_modules():
         if name and not any(name == one or name.startswith(f"{one}.") for one in layers):
             frozen.update(_matrices(name, module))
     return TargetReport(
-        sum(p.numel() for p in trained.values()),
+        sum(p.numel() for p in trained),
         _count(layer.rsplit(".", 1)[-1] or type(model).__name__ for layer in layers),
         dict(sorted(frozen.items())),
     )

@@ -32,10 +32,15 @@ def train_a_little(adz: Adz, data: Path, name: str, *flags: str) -> Any:
     """`adz train` for three steps over `tiny`; returns the committed version."""
     from adapterhub.plugins import open_registry
 
+    run_a_little(adz, data, name, *flags)
+    return open_registry().resolve(name)
+
+
+def run_a_little(adz: Adz, data: Path, name: str, *flags: str) -> None:
+    """`adz train` for three steps over `tiny`."""
     steps = [word for step in _STEPS for word in ("-o", step)]
     command = ("train", "--base", "tiny", "--data", data, "--name", name)
     check_success(adz(*command, *steps, *flags))
-    return open_registry().resolve(name)
 
 
 def option_flags(section: str, options: Mapping[str, Any]) -> list[str]:
