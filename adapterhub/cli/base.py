@@ -54,6 +54,42 @@ def add(name: str, source: str, copy: bool, quantised_from: str | None, as_json:
     print_result(record.model_dump(mode="json"), _describe(record), as_json=as_json)
 
 
+@command.command("quantize", short_help="Store a base model quantised, as a new one.")
+@click.argument("base")
+@click.option("--with", "quantizer", required=True, help="How: nf4, int8, ... (docs/methods.md).")
+@click.option("--name", help="The new base's name; BASE-QUANTIZER by default.")
+@click.option(
+    "-o",
+    "--option",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One option of the quantizer, such as double_quant=false.",
+)
+@json_option
+def quantize(
+    base: str, quantizer: str, name: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Store BASE quantised as a base of its own, on which the adapters of BASE may be used.
+
+    What was stored is loaded again and must answer as before.
+    """
+    from adapterhub.bases.quantise import quantise_base
+    from adapterhub.config import parse_overrides
+    from adapterhub.plugins import open_registry
+
+    registry = open_registry()
+    record = quantise_base(
+        registry,
+        registry.base(base),
+        name or f"{base}-{quantizer}",
+        quantizer,
+        parse_overrides(overrides),
+        TerminalProgress(),
+    )
+    print_result(record.model_dump(mode="json"), _describe(record), as_json=as_json)
+
+
 @command.command("ls", short_help="List the base models.")
 @json_option
 def list_bases(as_json: bool) -> None:

@@ -158,7 +158,7 @@ def attach(plan: Plan, ground: Ground, directory: Path) -> Run:
     # The seed comes before the adapter: its first weights are random.
     torch.manual_seed(plan.recipe.training.seed)
     model = method_of(plan).attach(
-        share_weights(ground.base), plan.method_options, prepared=plan.quantizer is not None
+        share_weights(ground.base), plan.method_options, prepared=plan.is_quantised
     )
     facts = {} if ground.holdout_loss is None else {"holdout_loss_base": ground.holdout_loss}
     run = Run(
@@ -187,6 +187,8 @@ def _load(plan: Plan, *, quantized: bool) -> Any:
     model.name_or_path = plan.base.name
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    if plan.stored:
+        quantizer = load_plugins().load_implementation(plan.stored)()
     if quantizer is not None:
         return quantizer.prepare(model)
     return model.to(compute_device())
@@ -265,7 +267,7 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
         if "holdout_loss" in run.facts:
             served = method.load(_load(run.plan, quantized=False), payload)
             run.facts["holdout_loss_served"] = holdout_loss(run, served)
-    elif run.plan.method.mergeable:
+    elif run.plan.method.mergeable and not run.plan.is_quantised:
         # Merging writes into the weights, which others share.
         own: Any = method.load(copy.deepcopy(ground.base), payload)
         run.facts["merge_difference"] = gates.check_merge(

@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict
 
 from adapterhub import specs
 from adapterhub.bases.choose import choose_base
+from adapterhub.bases.quantise import stored_quantizer
 from adapterhub.bases.verify import verify_base
 from adapterhub.config import validate
 from adapterhub.data import DataSet, Mixture, choose_format, mix, read_examples
 from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseRecord, canonical_json, sha256_of
-from adapterhub.models import load_tokenizer
+from adapterhub.models import compute_device, load_tokenizer
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example, Registry
 from adapterhub.reference import check_new_name
@@ -40,8 +41,9 @@ class NoOptions(BaseModel):
 class Plan:
     """A resolved recipe: nothing in it is left to a default.
 
-    `lr_source` says where the learning rate came from. `files` holds the data set, and the
-    hold-out's where it has a file of its own.
+    `lr_source` says where the learning rate came from. `stored` is what the base itself is
+    quantised by, and `quantizer` what it is held by while training. `files` holds the data set,
+    and the hold-out's where it has a file of its own.
     """
 
     recipe: TrainRecipe
@@ -58,6 +60,7 @@ class Plan:
     mixture: Mixture
     prompt_format: Any
     lr_source: str
+    stored: specs.Quantizer | None = None
 
     @property
     def train(self) -> Sequence[Example]:
@@ -68,6 +71,11 @@ class Plan:
     def holdout(self) -> Sequence[Example]:
         """What is held out."""
         return self.mixture.holdout
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the base in memory is."""
+        return self.quantizer is not None or self.stored is not None
 
     @property
     def makes_base(self) -> bool:
@@ -109,6 +117,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
         raise usage_error(f"there is no objective {objective.name}", objective.unavailable)
     _check_pair(method, quantizer)
     check_installed(recipe.training.report_to)
+    _check_optimizer(recipe.training.optimizer)
     moments = _input_moments(recipe, method)
     method_options = _options("method", method, recipe.method)
     quantizer_options = (
@@ -123,6 +132,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
         raise usage_error(f"{objective.name} learns from its own answers: data.answers is last")
     _check_name(name, method, registry)
     verify_base(base)
+    stored = _stored_quantizer(base, method, quantizer)
     files, mixture = _read_data(recipe.data, objective)
     tokenizer = load_tokenizer(base)
     prompt_format = recipe.data.prompt_format
@@ -146,7 +156,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     )
     return Plan(
         resolved, name, base, tokenizer, method, method_options, quantizer, quantizer_options,
-        objective, objective_options, files, mixture, prompt_format, lr_source,
+        objective, objective_options, files, mixture, prompt_format, lr_source, stored,
     )  # fmt: skip
 
 
@@ -188,6 +198,30 @@ def _check_pair(method: specs.Method, quantizer: specs.Quantizer | None) -> None
         f"the method {method.name} does not work over {quantizer.name}{reason}",
         f"quantizers that it works with: {works}",
     )
+
+
+def _stored_quantizer(
+    base: BaseRecord, method: specs.Method, quantizer: specs.Quantizer | None
+) -> specs.Quantizer | None:
+    name = stored_quantizer(base)
+    if name is None:
+        return None
+    if quantizer is not None:
+        raise usage_error(
+            f"the base {base.name} is stored by {name} already", "leave --quantizer away"
+        )
+    stored = load_plugins().get(specs.Quantizer, name)
+    _check_pair(method, stored)
+    return stored
+
+
+def _check_optimizer(name: str) -> None:
+    if name.startswith("paged_") and compute_device().type == "cpu":
+        raise usage_error(
+            f"training.optimizer={name} moves its state between the memory of a GPU and the CPU's, "
+            "and there is no GPU",
+            "adamw_8bit keeps it small on a CPU too",
+        )
 
 
 def _options(word: str, component: specs.Component, choice: Choice) -> BaseModel:

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from adapterhub.train.run import Run
 
 WEIGHTS = "trainable.safetensors"
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+"""A recipe's optimizers by transformers' names."""
 COMPLETE = "complete"
 """Written last: a checkpoint without it was cut off."""
 
@@ -49,7 +56,7 @@ def trainer_settings(run: Run) -> dict[str, Any]:
         "warmup_steps": int(run.steps * training.warmup),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.clip,
-        "optim": "adamw_torch_fused",
+        "optim": OPTIMIZERS[training.optimizer],
         "seed": training.seed,
         "eval_strategy": "steps" if training.eval_every and len(run.holdout_rows) else "no",
         "eval_steps": training.eval_every,

@@ -1,0 +1,114 @@
+"""`adz base quantize`: a stored quantised base that trains, answers and serves its adapters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from adapterhub.models import cpu_has_bf16
+from adapterhub.plugins import open_registry
+
+FAST = ("-o", "training.max_steps=3", "-o", "training.batch_size=4", "-o", "training.lr=1e-2")
+IDS = torch.tensor([[3, 70, 80, 90, 100]])
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "double.jsonl"
+    made = [{"prompt": f"Word: {n}\nTwice:", "completion": f" {n}{n}"} for n in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return path
+
+
+def stored(adz, *flags):
+    done = adz("base", "quantize", "tiny", *flags)
+    assert done.code == 0, done.err
+    return open_registry().bases()
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
+@torch.no_grad()
+def test_it_is_what_transformers_makes_while_loading(kind, adz, tiny_base):
+    stored(adz, "--with", kind)
+    made = open_registry().base(f"tiny-{kind}")
+    assert made.derivation["kind"] == "quantised"
+    assert made.derivation["quantizer"] == kind
+    assert made.derivation["from"] == "tiny"
+    config = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if kind == "int8"
+        else BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if cpu_has_bf16() else torch.float32,
+        )
+    )  # fmt: skip
+    wanted = AutoModelForCausalLM.from_pretrained(
+        tiny_base.path, dtype=torch.float32, quantization_config=config
+    )
+    found = AutoModelForCausalLM.from_pretrained(made.path, dtype=torch.float32)
+    assert torch.equal(found(IDS).logits, wanted(IDS).logits)
+    size = Path(made.path, "model.safetensors").stat().st_size
+    assert size < Path(tiny_base.path, "model.safetensors").stat().st_size
+    assert made.digests.tokenizer == tiny_base.digests.tokenizer
+    text = adz("base", "show", f"tiny-{kind}").out
+    assert f"quantised from tiny by {kind}" in text
+
+
+def test_adapters_of_the_original_answer_on_it(adz, tiny_base, commit_adapter, rows):
+    commit_adapter("sql")
+    stored(adz, "--with", "nf4")
+    scored = adz("eval", "sql", "--base", "tiny-nf4", "--data", rows, "--limit", "4", "--json")
+    assert scored.code == 0, scored.err
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_adapters_are_trained_over_it(kind, adz, tiny_base, rows):
+    stored(adz, "--with", kind, "--name", "small")
+    done = adz("train", "--base", "small", "--name", "sql", "--data", rows, *FAST)
+    assert done.code == 0, done.err
+    version = open_registry().resolve("sql")
+    assert version.manifest.base.name == "small"
+    assert version.manifest.quantizer is None
+    answer = adz("run", "sql", "Word: 3", "--max-tokens", "4")
+    assert answer.code == 0, answer.err
+    lines = adz("lineage", "sql").out.splitlines()
+    assert "base small  LlamaForCausalLM, quantised" in lines[1]
+    assert "base tiny  LlamaForCausalLM" in lines[2]
+
+
+def test_options_of_the_quantizer(adz, tiny_base):
+    stored(adz, "--with", "nf4", "-o", "double_quant=false")
+    made = open_registry().base("tiny-nf4")
+    assert made.derivation["options"] == {"double_quant": False}
+    names = load_file(Path(made.path, "model.safetensors"))
+    assert not [name for name in names if "nested" in name]
+
+
+def refused(adz, *command):
+    done = adz(*command)
+    assert done.code == 2
+    assert done.err.rstrip().count("\n") == 0
+    return done.err
+
+
+def test_refusals(adz, tiny_base, rows, commit_adapter):
+    commit_adapter("sql")
+    assert "sql is taken by an adapter" in refused(
+        adz, "base", "quantize", "tiny", "--with", "nf4", "--name", "sql")  # fmt: skip
+    assert "tiny is taken by a base" in refused(
+        adz, "base", "quantize", "tiny", "--with", "nf4", "--name", "tiny")  # fmt: skip
+    assert "unknown option quantizer.bits" in refused(
+        adz, "base", "quantize", "tiny", "--with", "nf4", "-o", "bits=3")  # fmt: skip
+    assert "nf5" in refused(adz, "base", "quantize", "tiny", "--with", "nf5")
+    assert [base.name for base in open_registry().bases()] == ["tiny"]
+    stored(adz, "--with", "nf4")
+    assert "stored by nf4 already" in refused(adz, "base", "quantize", "tiny-nf4", "--with", "int8")
+    train = ("train", "--base", "tiny-nf4", "--data", rows, "--name", "new")
+    assert "stored by nf4 already" in refused(adz, *train, "--quantizer", "nf4")
+    assert "pissa does not work over nf4" in refused(adz, *train, "--method", "pissa")
+    assert "full does not work over nf4" in refused(adz, *train, "--method", "full")
