@@ -32,6 +32,7 @@ def test_two_processes_end_where_one_does(
     tmp_path: Path,
     data_file: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     # 32 rows: every batch is whole.
     plan = plan_for(training={"max_steps": 4, "batch_size": 8, "lr": 1e-2})
@@ -43,6 +44,10 @@ def test_two_processes_end_where_one_does(
     result = adz("train", "-c", recipe, "--data", data_file.name, *processes)
     assert result.code == 0, result.err
     assert "double@2" in result.out
+    told = capfd.readouterr()
+    if "--nproc" in processes:
+        assert "2 processes" in told.err
+        assert "find_unused_parameters" not in told.err
     together = registry.resolve("double@2")
     mine, theirs = (
         load_file(registry.path(version) / "adapter_model.safetensors")
