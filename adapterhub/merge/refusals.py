@@ -44,10 +44,14 @@ _OTHER_INITS = ("pissa_niter", "corda", "loftq", "lora_ga")
 
 def check_plain(label: str, config: Mapping[str, Any]) -> None:
     """Raise AdzError for a configuration whose update is not the product of its factors."""
-    if config.get("peft_type") != "LORA":
+    kind = config.get("peft_type")
+    if kind is None:
         raise AdzError(
-            f"{label} is no LoRA adapter but {config.get('peft_type')}", _convert(label, config)
+            f"{label} is no LoRA adapter: its method stores it in a form of its own",
+            "merge adapters of PEFT's methods; docs/methods.md says which become a LoRA",
         )
+    if kind != "LORA":
+        raise AdzError(f"{label} is no LoRA adapter but {kind}", _convert(label, config))
     for option, reason in _CONVERTIBLE.items():
         if config.get(option):
             raise AdzError(f"{label} {reason}", _convert(label, config))

@@ -244,7 +244,7 @@ def test_it_is_trained_scored_and_run(adz, trained):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("merge", "sql", "other", "--name", "both"), "bottleneck"),
+        (("merge", "sql", "other", "--name", "both"), "a form of its own"),
         (("convert", "sql", "--name", "plain"), "bottleneck"),
         (("export", "sql", "--merged", "OUT"), "bottleneck"),
     ],

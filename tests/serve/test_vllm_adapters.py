@@ -119,8 +119,9 @@ def test_a_stored_file_that_was_damaged_is_never_loaded(
             assert "adz fsck" in error.message
         assert server.loaded == ["fine@1"]
         assert (await server.ask("fine")).lora_name == "fine@1"
-        folder = server.adapters._private_folder()
-        assert list(folder.iterdir()) == []
+        folders = list(server.adapters._copies._made.values())
+        assert len(folders) == 1
+        assert list(folders[0].iterdir()) == []
 
     run(work)
 
