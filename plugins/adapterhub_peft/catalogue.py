@@ -122,10 +122,11 @@ _LISTED: Mapping[str, Entry] = {
     ),
     "prompt": Entry(
         "PROMPT_TUNING", "Learnt embeddings before the prompt", 3e-2,
-        TOKENS | {"init": "SAMPLE_VOCAB"},
+        TOKENS | {"init": "SAMPLE_VOCAB"}, facts={"vllm": True},
     ),
     "p_tuning": Entry(
-        "P_TUNING", "Learnt embeddings before the prompt, made by a small network", 1e-3, TOKENS
+        "P_TUNING", "Learnt embeddings before the prompt, made by a small network", 1e-3, TOKENS,
+        facts={"vllm": True},
     ),
     "adaption_prompt": Entry(
         "ADAPTION_PROMPT", "LLaMA-Adapter: a gated prompt within the attention of each layer",

@@ -36,11 +36,13 @@ from adapterhub.serve.unknown import UnknownNames
 from adapterhub_vllm.copies import Copies
 from adapterhub_vllm.limits import why_not_as_it_is, why_not_files, why_not_method, why_not_vllm
 from adapterhub_vllm.residents import Residents
+from adapterhub_vllm.soft_prompts import check_engine, read_soft_prompt
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.lora.request import LoRARequest
 
+    from adapterhub_vllm.residents import Entry
     from adapterhub_vllm.settings import ServerSettings
 
 # How long a version that could not be loaded is refused without another try.
@@ -100,7 +102,7 @@ class Adapters:
         """The length of one request, for which the adapters that it takes stay loaded."""
         return self.residents.request()
 
-    async def request_for(self, model: object) -> LoRARequest | None:
+    async def request_for(self, model: object) -> Entry | None:
         """What vLLM needs to answer `model`, None for the base. Raises RequestError."""
         version = await self._version_for(model)
         tell_error(version)
@@ -122,11 +124,11 @@ class Adapters:
             ),
         )
 
-    def loaded(self, name: str) -> LoRARequest | None:
+    def loaded(self, name: str) -> Entry | None:
         """The entry whose `lora_name` is `name`, if it is loaded."""
         return self.residents.find(name)
 
-    def held(self, entry: LoRARequest, answers: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    def held(self, entry: Entry, answers: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The engine's answers, with the entry loaded until they end."""
         return self.residents.hold(entry.lora_int_id, answers)
 
@@ -143,15 +145,17 @@ class Adapters:
 
         return cast("list[ServedModel]", await self._in_thread(read))
 
-    async def _load(
-        self, engine: EngineClient, version: Version, number: int, name: str
-    ) -> LoRARequest:
+    async def _load(self, engine: EngineClient, version: Version, number: int, name: str) -> Entry:
         from vllm.lora.request import LoRARequest
 
         loop = asyncio.get_running_loop()
         try:
             directory = await loop.run_in_executor(self._loading, self._private_copy, version)
             try:
+                prompt = read_soft_prompt(directory, number, name)
+                if prompt is not None:
+                    check_engine(engine, version)
+                    return prompt
                 request = LoRARequest(name, number, str(directory))
                 await _add(engine, request, version)
             finally:

@@ -9,7 +9,10 @@ of all adapters by a kernel of our own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
@@ -21,10 +24,15 @@ from adapterhub_vllm.cpu_rows import NO_ROWS, Group, find_rows
 if TYPE_CHECKING:
     from vllm.lora.layers import LoRAMapping
 
+_WRAPPERS: WeakSet[GroupedPunicaWrapper] = WeakSet()
+
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     """What vLLM's LoRA layers call. Stacked weights are (slots, 1, rank, in) for A and
     (slots, 1, out, rank) for B, the scale already in B; outputs are changed in place."""
+
+    # vLLM's own: the entry of each row of the step in the embedding's stacked A.
+    _embeddings_indices: torch.Tensor
 
     def __init__(
         self,
@@ -40,6 +48,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self._factors: dict[int, Factors] = {}
         # By slot, then by the memory of a weight: whether it is more than zeros.
         self._used: dict[int, dict[int, bool]] = {}
+        _WRAPPERS.add(self)
 
     def adopt(self, layer: Any) -> None:
         """Lay the weights of a new LoRA layer for our products; called once for each."""
@@ -65,6 +74,17 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
                 for factors in self._factors.values():
                     factors.forget(slot)
         self._slots = list(lora_index_to_id)
+
+    @contextmanager
+    def only(self, rows: torch.Tensor) -> Iterator[None]:
+        """See `embedding_only`."""
+        before = self._tokens, self._embeddings_indices
+        self._tokens = find_rows(self.token_lora_indices[rows])
+        self._embeddings_indices = self._embeddings_indices[rows]
+        try:
+            yield
+        finally:
+            self._tokens, self._embeddings_indices = before
 
     def add_lora_linear(
         self,
@@ -178,6 +198,15 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         if key not in known:
             known[key] = bool(weight[slot].any())
         return known[key]
+
+
+@contextmanager
+def embedding_only(rows: torch.Tensor) -> Iterator[None]:
+    """Within it the embedding's layer is given these rows of the step alone: int64, ascending."""
+    with ExitStack() as all_wrappers:
+        for wrapper in _WRAPPERS:
+            all_wrappers.enter_context(wrapper.only(rows))
+        yield
 
 
 def _add(

@@ -24,6 +24,7 @@ def register() -> None:
         affinity,
         counting,
         doors,
+        embeds,
         heartbeat,
         kernels,
         presets,
@@ -34,7 +35,7 @@ def register() -> None:
     pulse = Pulse(settings.stall_seconds)
 
     try:
-        replaced = [kernels.install(), waiting.install()]
+        replaced = [kernels.install(), embeds.install(), waiting.install()]
         replaced += ["the meaning of `model`", "the doors of the server"]
         doors.check()
         adapters = serving.install(settings)

@@ -1,4 +1,4 @@
-"""What vLLM can serve: LoRA up to a rank, without the features that it ignores or refuses."""
+"""What vLLM can serve: LoRA up to a rank, without what it ignores or refuses, and soft prompts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.plugins import load_plugins
 from adapterhub.serve.models import why_not_servable
+from adapterhub_vllm.contract import is_cpu_build
+from adapterhub_vllm.soft_prompts import METHODS, TYPES
 
 LEGAL_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 DEFAULT_RANK = 16
@@ -47,11 +49,14 @@ def why_not_vllm(version: Version, base: BaseRecord, max_rank: int) -> str | Non
 
 def why_not_method(version: Version) -> str | None:
     """Why vLLM does not serve the version's method as it is; None when it does."""
-    method = load_plugins().components(specs.Method).get(version.manifest.method)
-    if method is not None and method.vllm:
+    name = version.manifest.method
+    method = load_plugins().components(specs.Method).get(name)
+    on_gpu = name in METHODS and not is_cpu_build()
+    if method is not None and method.vllm and not on_gpu:
         return None
+    where = " on a GPU" if on_gpu else ""
     return (
-        f"vLLM cannot serve {version.reference}: its method is {version.manifest.method}; "
+        f"vLLM cannot serve {version.reference}{where}: its method is {name}; "
         "use adz serve --engine transformers"
     )
 
@@ -59,6 +64,8 @@ def why_not_method(version: Version) -> str | None:
 def why_not_files(version: Version, directory: Path, max_rank: int) -> str | None:
     """Why vLLM would refuse the adapter in `directory`, or silently leave a part of it out."""
     config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("peft_type") in TYPES:
+        return None
     rank = max(map(int, _ranks(config)))
     return why_not_as_it_is(version, directory) or _why_not_rank(version, rank, max_rank)
 
@@ -66,6 +73,8 @@ def why_not_files(version: Version, directory: Path, max_rank: int) -> str | Non
 def why_not_as_it_is(version: Version, directory: Path) -> str | None:
     """`why_not_files`, the rank aside: what a conversion to LoRA may cure."""
     config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("peft_type") in TYPES:
+        return None
     feature = next(_unsupported(config), None)
     if feature:
         return f"vLLM cannot serve {version.reference}: it has {feature}"
@@ -80,6 +89,10 @@ def why_not_as_it_is(version: Version, directory: Path) -> str | None:
 
 def unserved(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
     """What vLLM would refuse in an adapter, or silently leave out; for `specs.Engine`."""
+    if config.get("peft_type") in TYPES:
+        if not is_cpu_build():
+            yield f"refuses it on a GPU: its method is {config['peft_type']}"
+        return
     if config.get("peft_type") != "LORA":
         yield f"refuses it: its method is {config.get('peft_type')}"
         return

@@ -16,7 +16,7 @@ from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from adapterhub.manifest import Version
 from adapterhub.serve.metrics import Residency
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.lora.request import LoRARequest
 
+    from adapterhub_vllm.soft_prompts import SoftPrompt
+
+    Entry: TypeAlias = LoRARequest | SoftPrompt
+
 # vLLM warms up with adapters numbered from 1, and keeps numbers in 32 bits.
 _FIRST_ID = 1 << 16
 
-Load = Callable[["EngineClient", Version, int, str], Awaitable["LoRARequest"]]
+Load = Callable[["EngineClient", Version, int, str], Awaitable["Entry"]]
 """Checks a version and loads it under a number and a name; raises RequestError, and has then
 left nothing in the engine."""
 
@@ -43,7 +47,7 @@ class Resident:
     version: Version
     id: int
     name: str
-    loading: asyncio.Task[LoRARequest]
+    loading: asyncio.Task[Entry]
     users: int = 0
     retired: bool = False
 
@@ -79,7 +83,7 @@ class Residents:
             for resident in held:
                 self._release(resident)
 
-    async def take(self, version: Version) -> LoRARequest:
+    async def take(self, version: Version) -> Entry:
         """The version's entry, in the engine until the request ends; waits for room.
 
         Raises what loading raises.
@@ -99,7 +103,7 @@ class Residents:
         # A client that goes away must not cancel the load that others wait for.
         return await asyncio.shield(resident.loading)
 
-    def find(self, name: str) -> LoRARequest | None:
+    def find(self, name: str) -> Entry | None:
         """The loaded entry of that name."""
         for resident in self._residents.values():
             if resident.name == name and _is_loaded(resident):

@@ -19,10 +19,12 @@ from adapterhub_vllm.adapters import Adapters
 from adapterhub_vllm.contract import check_accepts, check_keyword, check_signatures
 from adapterhub_vllm.presets import fill_in
 from adapterhub_vllm.settings import ServerSettings
+from adapterhub_vllm.soft_prompts import SoftPrompt
 
 if TYPE_CHECKING:
     from vllm.entrypoints.serve.engine.protocol import ModelCard, ModelList
-    from vllm.lora.request import LoRARequest
+
+    from adapterhub_vllm.residents import Entry
 
 OWNER = "adapterhub"
 """`owned_by` in `/v1/models`: shows `adz serve` that this file is at work in the server."""
@@ -33,6 +35,7 @@ def install(settings: ServerSettings) -> Adapters:
     in their place. Raises AdzError."""
     from vllm.entrypoints.openai.models.serving import OpenAIServingModels
     from vllm.entrypoints.serve.engine.serving import BaseServing
+    from vllm.inputs.engine import embeds_input
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -45,8 +48,11 @@ def install(settings: ServerSettings) -> Adapters:
             OpenAIServingModels.model_name: ("self", "lora_request"),
             AsyncLLM.add_lora: ("self", "lora_request"),
             AsyncLLM.remove_lora: ("self", "lora_id"),
+            embeds_input: (
+                "prompt_embeds", "prompt", "cache_salt", "prompt_token_ids", "is_token_ids",
+            ),
         }
-    )
+    )  # fmt: skip
     # vLLM 0.31 has one field more.
     check_accepts(LoRARequest, ("lora_name", "lora_int_id", "lora_path"))
     check_keyword(AsyncLLM.generate, "lora_request")
@@ -84,7 +90,7 @@ def _get_adapter(adapters: Adapters, settings: ServerSettings) -> Any:
 
     def maybe_get_adapters(
         self: Any, request: Any, supports_default_mm_loras: bool = False
-    ) -> LoRARequest | None:
+    ) -> Entry | None:
         """The entry of a request that `_check_model` has seen, None for the base."""
         if request.model == settings.base:
             return None
@@ -100,11 +106,22 @@ def _generate(adapters: Adapters, generate: Any) -> Any:
     # Who else looks at vLLM's method must see its parameters.
     @functools.wraps(generate)
     def generate_held(
-        self: Any, *arguments: Any, lora_request: LoRARequest | None = None, **options: Any
+        self: Any,
+        prompt: Any,
+        sampling_params: Any,
+        *arguments: Any,
+        lora_request: Entry | None = None,
+        **options: Any,
     ) -> Any:
         """vLLM's own answers; the adapter stays loaded until they end."""
-        answers = generate(self, *arguments, lora_request=lora_request, **options)
-        return answers if lora_request is None else adapters.held(lora_request, answers)
+        plain = functools.partial(generate, self)
+        given = (prompt, sampling_params, *arguments)
+        if lora_request is None:
+            return plain(*given, **options)
+        if isinstance(lora_request, SoftPrompt):
+            return adapters.held(lora_request, lora_request.answers(plain, *given, **options))
+        answers = plain(*given, lora_request=lora_request, **options)
+        return adapters.held(lora_request, answers)
 
     return generate_held
 

@@ -13,7 +13,7 @@ pytest.importorskip("vllm")
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU  # noqa: E402
 
 from adapterhub_vllm.cpu_factors import pack  # noqa: E402
-from adapterhub_vllm.cpu_lora import GroupedPunicaWrapper  # noqa: E402
+from adapterhub_vllm.cpu_lora import GroupedPunicaWrapper, embedding_only  # noqa: E402
 from adapterhub_vllm.cpu_rows import FEW_ROWS, find_rows  # noqa: E402
 
 SLOTS, PADDED, WIDTH = 4, 16, 24
@@ -169,6 +169,26 @@ def test_embedding_expands_the_looked_up_rows(slots: list[int]) -> None:
             expected[row] += layer.b[0][slot, 0].double() @ low[row].double()
     wrapper(slots).add_lora_embedding(y, low, layer.b[0], add_inputs=True)
     torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("slots", MIXES.values(), ids=MIXES)
+def test_rows_that_brought_embeddings_are_passed_over(slots: list[int]) -> None:
+    """As vLLM's layer calls it, where a request of the batch is a soft prompt."""
+    layer = Layer(9, (40,))
+    made = wrapper(slots)
+    low = torch.randn(len(slots), PADDED, generator=torch.Generator().manual_seed(9))
+    whole = torch.zeros(len(slots), 40)
+    made.add_lora_embedding(whole, low, layer.b[0])
+    rows = torch.arange(0, len(slots), 2)
+    indices = made._embeddings_indices[rows]
+    y = torch.zeros(len(rows), 40)
+    with embedding_only(rows):
+        assert torch.equal(made._embeddings_indices[: len(rows)], indices)
+        made.add_lora_embedding(y, low[rows], layer.b[0])
+    torch.testing.assert_close(y, whole[rows])
+    again = torch.zeros(len(slots), 40)
+    made.add_lora_embedding(again, low, layer.b[0])
+    assert torch.equal(again, whole)
 
 
 @pytest.mark.parametrize("slots", MIXES.values(), ids=MIXES)

@@ -59,8 +59,9 @@ def test_the_legal_ranks_are_those_of_vllm() -> None:
 
 @pytest.mark.parametrize(
     ("method", "served"),
-    [("lora", True), ("rslora", True), ("dora", False), ("ia3", False), ("prompt", False)],
-)
+    [("lora", True), ("rslora", True), ("dora", False), ("ia3", False), ("prefix", False),
+     ("prompt", True), ("p_tuning", True)],
+)  # fmt: skip
 def test_methods_that_vllm_lacks_are_refused(
     tiny_base: Any, commit_adapter: Any, method: str, served: bool
 ) -> None:
@@ -70,6 +71,19 @@ def test_methods_that_vllm_lacks_are_refused(
     if reason:
         assert f"its method is {method}" in reason
         assert "--engine transformers" in reason
+
+
+@pytest.mark.parametrize("method", ["prompt", "p_tuning"])
+def test_a_gpu_takes_no_soft_prompts(
+    tiny_base: Any, commit_adapter: Any, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    version = commit_adapter("sql", method)
+    config = json.loads((open_registry().path(version) / "adapter_config.json").read_text())
+    assert why_not_files(version, open_registry().path(version), 16) is None
+    assert list(unserved(config, {})) == []
+    monkeypatch.setattr("adapterhub_vllm.limits.is_cpu_build", lambda: False)
+    assert "on a GPU" in (why_not_vllm(version, tiny_base, 512) or "")
+    assert "on a GPU" in next(unserved(config, {}))
 
 
 @pytest.fixture

@@ -58,6 +58,15 @@ def folders(real_base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> di
             "target_modules": r".*layers\.[0-2]\.(self_attn\.q_proj|mlp\.down_proj)",
         },
         "dora@1": {"r": 8, "lora_alpha": 16, "target_modules": few, "use_dora": True},
+        "soft@1": {"kind": "PromptTuning", "num_virtual_tokens": 16, "task_type": "CAUSAL_LM"},
+        "soft@2": {"kind": "PromptTuning", "num_virtual_tokens": 5, "task_type": "CAUSAL_LM"},
+        "ptune@1": {
+            "kind": "PromptEncoder",
+            "num_virtual_tokens": 8,
+            "encoder_hidden_size": 64,
+            "task_type": "CAUSAL_LM",
+        },
+        "words@1": {"r": 8, "lora_alpha": 16, "target_modules": ["embed_tokens", "q_proj"]},
     }
     return {
         reference: write_adapter(real_base_dir, parent / reference, seed, **given)
@@ -83,7 +92,8 @@ def server(home: Path, real_base_dir: Path, folders: dict[str, Path]) -> Iterato
         "VLLM_CPU_KVCACHE_SPACE": "1",
     }
     # Some tests need an adapter that is too large.
-    arguments = ("--port", str(port), "--json", "--max-resident", str(RESIDENT), "--max-rank", "16")
+    arguments = ("--port", str(port), "--json", "--max-resident", str(RESIDENT), "--max-rank", "16",
+                 "--", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "adapterhub.cli", "serve", *arguments],
         env=environment,
@@ -139,6 +149,8 @@ def expected(real_base_dir: Path, folders: dict[str, Path]) -> Any:
             loaded[reference] = model.eval()
         with torch.no_grad():
             logits = loaded[reference](torch.tensor([prompt + tokens])).logits[0]
+        # A soft prompt has rows of its own before them.
+        logits = logits[-len(prompt + tokens) :]
         scores = logits[len(prompt) - 1 : -1].log_softmax(-1)
         return [float(scores[place, token]) for place, token in enumerate(tokens)]
 

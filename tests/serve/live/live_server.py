@@ -142,7 +142,8 @@ def write_adapter(base: Path, folder: Path, seed: int, kind: str = "Lora", **opt
             for factor, size in (("lora_", 0.03), ("hada_", 0.3)):
                 if factor in name:
                     parameter.copy_(size * torch.randn_like(parameter))
-    adapted.save_pretrained(folder)
+    # What the base holds is not the adapter's, also where it adapts the embedding.
+    adapted.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink()
     return folder
 
@@ -158,14 +159,14 @@ def commit(name: str, folder: Path, method: str = "lora", *, known_base: bool = 
         if known_base
         else BaseLink(status="unknown")
     )
-    rank = json.loads((folder / "adapter_config.json").read_text())["r"]
+    rank = json.loads((folder / "adapter_config.json").read_text()).get("r")
     manifest = Manifest(
         name=name,
         method=method,
         made_by="train" if known_base else "import",
         base=link,
         prompt_format="plain",
-        adapter={"rank": rank},
+        adapter={"rank": rank} if rank else {},
     )
     return registry.commit(manifest, folder)
 
