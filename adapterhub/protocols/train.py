@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -79,6 +80,29 @@ class SteppingMethod(Method, Protocol):
 
     def after_step(self, model: torch.nn.Module, step: int) -> None:
         """Called after step number `step`, the first is 1, while its gradients are still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A layer that computes base(x) + scale * up(down(x)), and nothing else.
+
+    base, down, up: linear layers, of which the first is frozen and the others have no bias.
+    active: whether it does now; otherwise it is base(x) alone.
+    """
+
+    base: torch.nn.Linear
+    down: torch.nn.Linear
+    up: torch.nn.Linear
+    scale: float
+    active: Callable[[], bool]
+
+
+@runtime_checkable
+class LowRankMethod(Method, Protocol):
+    """A method whose layers may be plain LoRA: the trainer computes those faster."""
+
+    def low_rank(self, layer: torch.nn.Module) -> LowRank | None:
+        """The parts of `layer`, a module of the adapted model; None where it is anything else."""
 
 
 class Quantizer(Protocol):

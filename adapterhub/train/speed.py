@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from adapterhub import protocols
 from adapterhub.train.fused import low_rank_linear, rms_norm, swiglu
-from adapterhub.train.loss import completion_loss, evaluating, has_dropout
+from adapterhub.train.loss import completion_loss, evaluating
 from adapterhub.train.memory import dense_weight, keep_freed_memory
 from adapterhub.train.rows import Batch
 from adapterhub.train.tree import ATTENTION
@@ -54,9 +55,13 @@ class _Changes:
 
 @contextmanager
 def quickened(
-    models: Sequence[torch.nn.Module], batch: Batch, ranges: Ranges | None = None
+    models: Sequence[torch.nn.Module],
+    batch: Batch,
+    method: protocols.Method,
+    ranges: Ranges | None = None,
 ) -> Iterator[bool]:
-    """Within the block the first of `models` computes faster; yields whether it does.
+    """Within the block the first of `models`, which `method` adapted, computes faster; yields
+    whether it does.
 
     The others are the same base with other adapters: theirs apply to the tokens that `ranges`
     gives them, in the first model's forward pass.
@@ -71,7 +76,7 @@ def quickened(
     with evaluating(model), torch.no_grad():
         expected, tokens = completion_loss(model, batch)
     try:
-        _replace(models, inner, changes, ranges or Ranges())
+        _replace(models, inner, changes, method, ranges or Ranges())
         if not _agrees(model, batch, float(expected / tokens)):
             changes.undo(inner)
         yield changes.attention is not None
@@ -80,15 +85,22 @@ def quickened(
 
 
 def _replace(
-    models: Sequence[torch.nn.Module], inner: PreTrainedModel, changes: _Changes, ranges: Ranges
+    models: Sequence[torch.nn.Module],
+    inner: PreTrainedModel,
+    changes: _Changes,
+    method: protocols.Method,
+    ranges: Ranges,
 ) -> None:
+    known = method if isinstance(method, protocols.LowRankMethod) else None
     others = [dict(model.named_modules()) for model in models[1:]]
     for name, module in models[0].named_modules():
-        layers = [module, *(known[name] for known in others if name in known)]
-        if len(layers) == len(models) and all(_is_low_rank(layer) for layer in layers):
-            weight = dense_weight(module.base_layer)
+        layers = [module, *(modules[name] for modules in others if name in modules)]
+        parts = [known.low_rank(layer) if known else None for layer in layers]
+        pairs = [pair for pair in parts if pair is not None]
+        if len(pairs) == len(models):
+            weight = dense_weight(pairs[0].base)
             if weight is not None:
-                changes.replace(module, _low_rank_forward(layers, weight, ranges))
+                changes.replace(module, _low_rank_forward(module, pairs, weight, ranges))
         elif _is_rms_norm(module):
             changes.replace(module, _norm_forward(module))
         elif _is_gated(module):
@@ -110,43 +122,20 @@ def _agrees(model: torch.nn.Module, batch: Batch, expected: float) -> bool:
     return abs(float(loss / tokens) - expected) <= TOLERANCE * max(abs(expected), 1.0)
 
 
-def _is_low_rank(layer: Any) -> bool:
-    """A plain LoRA of one adapter over a linear layer, as PEFT builds it."""
-    if not hasattr(layer, "lora_A") or len(layer.active_adapters) != 1:
-        return False
-    (name,) = layer.active_adapters
-    return (
-        name in layer.lora_A
-        and name not in layer.lora_variant
-        and isinstance(layer.lora_A[name], torch.nn.Linear)
-        and layer.lora_B[name].bias is None
-        and not has_dropout(layer.lora_dropout)
-        and isinstance(layer.base_layer, torch.nn.Linear)
-        and not any(p.requires_grad for p in layer.base_layer.parameters())
-        and not layer.merged
-    )
-
-
 def _low_rank_forward(
-    layers: Sequence[Any], weight: torch.Tensor, ranges: Ranges
+    module: Any, pairs: Sequence[protocols.LowRank], weight: torch.Tensor, ranges: Ranges
 ) -> Callable[..., torch.Tensor]:
-    first = layers[0]
-    plain = first.forward
-    bias = first.base_layer.bias
-    pairs = []
-    for layer in layers:
-        (name,) = layer.active_adapters
-        pairs.append((layer.lora_A[name], layer.lora_B[name], layer.scaling[name]))
+    plain, bias, active = module.forward, pairs[0].base.bias, pairs[0].active
 
     def forward(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        same = x.dtype == weight.dtype == pairs[0][0].weight.dtype
-        if arguments or options or first.disable_adapters or not same:
+        same = x.dtype == weight.dtype == pairs[0].down.weight.dtype
+        if arguments or options or not active() or not same:
             result: torch.Tensor = plain(x, *arguments, **options)
             return result
         flat = x.reshape(-1, x.shape[-1])
         bounds = ranges.bounds or [(0, len(flat))]
-        scaled = [(b, e, s) for (b, e), (_, _, s) in zip(bounds, pairs, strict=False)]
-        factors = [f.weight for a, b, _ in pairs[: len(bounds)] for f in (a, b)]
+        scaled = [(b, e, pair.scale) for (b, e), pair in zip(bounds, pairs, strict=False)]
+        factors = [f.weight for pair in pairs[: len(bounds)] for f in (pair.down, pair.up)]
         result = low_rank_linear(flat, weight, bias, scaled, *factors)
         return result.view(*x.shape[:-1], -1)
 

@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from adapterhub.errors import AdzError
 from adapterhub.train.loss import completion_loss, tree_losses
+from adapterhub.train.pipeline import method_of
 from adapterhub.train.run import Run, first_batch
 from adapterhub.train.speed import Ranges, quickened
 from adapterhub.train.trainer import RunTrainer, trainer_settings
@@ -60,7 +61,7 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """As transformers', with the model quickened for the time of it."""
-        with quickened([self.run.model], first_batch(self.run)) as quick:
+        with quickened([self.run.model], first_batch(self.run), method_of(self.run.plan)) as quick:
             self.run.facts["quickened"] = quick
             return super().train(*arguments, **options)
 
@@ -108,8 +109,8 @@ class JointSftTrainer(SftTrainer):
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """As transformers'. Raises AdzError where only the model itself knows its attention."""
-        models = [run.model for run in self._runs]
-        with quickened(models, first_batch(self.run), self._ranges) as quick:
+        models, method = [run.model for run in self._runs], method_of(self.run.plan)
+        with quickened(models, first_batch(self.run), method, self._ranges) as quick:
             if not quick:
                 raise AdzError("this base cannot train several adapters in one pass")
             return super(SftTrainer, self).train(*arguments, **options)

@@ -22,8 +22,9 @@ from pydantic import BaseModel
 from safetensors.torch import save_file
 
 from adapterhub.errors import AdzError, usage_error
-from adapterhub.protocols import Fold, WeightUpdate
+from adapterhub.protocols import Fold, LowRank, WeightUpdate
 from adapterhub_peft.fold import fold_ia3
+from adapterhub_peft.low_rank import low_rank
 from adapterhub_peft.options import PeftOptions
 from adapterhub_peft.targets import AUTO, check_targets, norm_layers
 from adapterhub_peft.updates import weight_updates
@@ -98,6 +99,10 @@ class PeftMethod:
     def updates(self, base: Any, adapted: Any) -> Mapping[str, WeightUpdate]:
         """What the adapter adds to each weight of the base."""
         return weight_updates(base, adapted)
+
+    def low_rank(self, layer: torch.nn.Module) -> LowRank | None:
+        """The parts of a plain LoRA of one adapter over a linear layer."""
+        return low_rank(layer)
 
 
 class Ia3(PeftMethod):

@@ -24,6 +24,7 @@ from adapterhub.train.loss import completion_loss
 from adapterhub.train.rows import Collator, Row
 from adapterhub.train.speed import Ranges, quickened
 from adapterhub.train.tree import plant
+from adapterhub_peft.methods import PeftMethod
 
 # Two share three tokens, two are the same up to the last token, one stands alone.
 ROWS = [
@@ -79,7 +80,7 @@ def test_loss_and_gradients_are_those_of_the_plain_model(
     wanted = gradients(model, expected)
     if not share:
         monkeypatch.setattr("adapterhub.train.loss.has_dropout", lambda model: True)
-    with quickened([model], batch) as quick:
+    with quickened([model], batch, PeftMethod()) as quick:
         assert quick
         loss, tokens = completion_loss(model, batch)
         got = gradients(model, loss / tokens)
@@ -97,7 +98,7 @@ def test_loss_and_gradients_are_those_of_the_plain_model(
 def test_what_only_the_model_itself_knows_is_left_to_it(kind: str, tiny_base_dir: Path) -> None:
     model = adapted(kind, tiny_base_dir).train()
     batch = Collator(pad=0)(ROWS)
-    with quickened([model], batch) as quick:
+    with quickened([model], batch, PeftMethod()) as quick:
         assert not quick
         loss, tokens = completion_loss(model, batch)
     assert loss.item() / int(tokens) == pytest.approx(model(**batch).loss.item(), rel=1e-5)
@@ -116,7 +117,7 @@ def test_other_methods_keep_their_own_layers(config: Any, tiny_base_dir: Path) -
     batch = Collator(pad=0)(ROWS)
     expected = model(**batch).loss
     wanted = gradients(model, expected)
-    with quickened([model], batch) as quick:
+    with quickened([model], batch, PeftMethod()) as quick:
         assert quick
         loss, tokens = completion_loss(model, batch)
         got = gradients(model, loss / tokens)
@@ -143,7 +144,7 @@ def test_adapters_in_one_pass_have_the_gradients_of_passes_of_their_own(
         gradients(model, model(**batch).loss) for model, batch in zip(models, batches, strict=True)
     ]
     ranges = Ranges()
-    with quickened(models, batches[0], ranges) as quick:
+    with quickened(models, batches[0], PeftMethod(), ranges) as quick:
         assert quick
         trees = [plant(batch) for batch in batches]
         ends = torch.tensor([len(tree.ids) for tree in trees]).cumsum(0).tolist()
