@@ -253,8 +253,8 @@ def test_dry_run_writes_nothing(commit_adapter: Any, home: Path) -> None:
     versions = [commit_adapter("a"), commit_adapter("b", seed=1)]
     registry = open_registry()
     for version in versions:
-        # A view is made on demand, and noted as checked, whoever asks for it.
-        registry.admit(version, registry.base("tiny"))
+        # A view is made on demand, whoever asks for it.
+        registry.path(version)
     before = sorted(home.rglob("*"))
     planned = merge(recipe("a", "b"), registry, SilentProgress(), dry_run=True)
     assert planned.version is None
