@@ -64,7 +64,7 @@ def grown(
         ("linear", "core", True, 0.5),
         ("ties", "knots", True, 0.5),
         ("ties", "dense", False, 1.5),
-        ("ties", "dense", True, 3),
+        ("ties", "dense", True, 3.5),
     ],
 )
 def test_memory_is_bounded_by_one_module(

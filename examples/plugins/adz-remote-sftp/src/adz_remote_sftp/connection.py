@@ -7,7 +7,7 @@ agent and the usual keys, and `~/.ssh/known_hosts`. A host that is not known the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Any
@@ -77,8 +77,11 @@ class Connection:
 
     def _new_session(self) -> paramiko.SFTPClient:
         transport = self._client.get_transport() if self._client else None
-        if self._client is None or transport is None or not transport.is_active():
-            self._client = self._connect()
+        if self._client is not None and transport is not None and transport.is_active():
+            # One that broke just now still counts as active.
+            with suppress(EOFError, OSError, paramiko.SSHException):
+                return self._client.open_sftp()
+        self._client = self._connect()
         return self._client.open_sftp()
 
     def _connect(self) -> paramiko.SSHClient:
