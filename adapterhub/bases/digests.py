@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,17 @@ def identity_files(directory: Path) -> list[Path]:
     names = ("config.json", INDEX, _TOKENIZER_CONFIG, "chat_template.json", *_TOKENIZER_FILES)
     files = [directory / name for name in names if (directory / name).is_file()]
     return sorted({*files, *weight_files(directory), *_template_files(directory)})
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy what the digests of the base in `source` depend on, and its generation settings, but
+    for the weights and config.json: who makes a base of another one writes these itself."""
+    own = {*weight_files(source), source / "config.json", source / INDEX}
+    for file in [*identity_files(source), source / "generation_config.json"]:
+        if file.is_file() and file not in own:
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
 
 
 def read_tensors(directory: Path) -> dict[str, TensorInfo]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterhub import specs
 from adapterhub.bases.add import add_made_base, check_name
-from adapterhub.bases.digests import INDEX, identity_files, read_config, weight_files
+from adapterhub.bases.digests import copy_companions, read_config
 from adapterhub.bases.identity import derivation_from
 from adapterhub.bases.verify import verify_base
 from adapterhub.config import validate
@@ -100,14 +99,7 @@ def _write(model: Any, base: BaseRecord, component: specs.Quantizer, directory: 
             f"nothing is kept; adz train --quantizer {component.name} quantises while loading",
             exit_code=EXIT_VERIFICATION,
         )
-    source = Path(base.path)
-    weights = set(weight_files(source))
-    others = [file for file in identity_files(source) if file not in weights]
-    for file in [*others, source / "generation_config.json"]:
-        if file.is_file() and file.name not in (INDEX, "config.json"):
-            target = directory / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+    copy_companions(Path(base.path), directory)
 
 
 def _answers(model: Any) -> torch.Tensor:

@@ -12,6 +12,8 @@ from adapterhub.cli.train_values import merged_values
 
 if TYPE_CHECKING:
     from adapterhub.manifest import BaseRecord, Version
+    from adapterhub.protocols import Registry
+    from adapterhub.train.plan import Plan
     from adapterhub.train.scale import Launcher, Parallel
 
 
@@ -144,34 +146,42 @@ def command(
         recipes = recipes or [("", merged(None))]
         _sweep(recipes, (*sweep, *axes), resume=resume, as_json=as_json)
         return
-    recipe = validate(TrainRecipe, merged(configs[0] if configs else None))
     registry = open_registry()
-    plan = make_plan(recipe, registry)
+    plan = make_plan(validate(TrainRecipe, merged(configs[0] if configs else None)), registry)
     if dry_run:
         from adapterhub.train.dry_run import preview_run
 
         report = preview_run(plan)
         print_result(report.values, report.text(), as_json=as_json)
         return
+    launcher: Launcher = "ray" if ray else "local"
+    made = _train(plan, registry, ray or nproc, parallel, launcher, resume=resume)
+    _print(made, plan.base.name, as_json=as_json)
 
+
+def _train(
+    plan: Plan,
+    registry: Registry,
+    processes: int,
+    parallel: Parallel,
+    launcher: Launcher,
+    *,
+    resume: bool,
+) -> BaseRecord | Version:
     progress = TerminalProgress()
     progress.note(f"learning rate {plan.recipe.training.lr:g} ({plan.lr_source})")
     done = None
-    if ray or nproc > 1:
+    if launcher == "ray" or processes > 1:
         from adapterhub.train.scale import hand_over
 
-        launcher: Launcher = "ray" if ray else "local"
-        done = hand_over(plan, ray or nproc, parallel, resume=resume, launcher=launcher)
-    made: BaseRecord | Version
+        done = hand_over(plan, processes, parallel, resume=resume, launcher=launcher)
     if plan.makes_base:
         from adapterhub.train.new_base import train_base
 
-        made = registry.base(done) if done else train_base(plan, registry, progress, resume=resume)
-    else:
-        from adapterhub.train.pipeline import train
+        return registry.base(done) if done else train_base(plan, registry, progress, resume=resume)
+    from adapterhub.train.pipeline import train
 
-        made = registry.resolve(done) if done else train(plan, registry, progress, resume=resume)
-    _print(made, plan.base.name, as_json=as_json)
+    return registry.resolve(done) if done else train(plan, registry, progress, resume=resume)
 
 
 def _print(made: BaseRecord | Version, base: str, *, as_json: bool) -> None:

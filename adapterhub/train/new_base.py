@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from adapterhub import protocols
 from adapterhub.bases.add import add_made_base
-from adapterhub.bases.digests import INDEX, identity_files, read_config, weight_files
+from adapterhub.bases.digests import copy_companions, read_config
 from adapterhub.bases.identity import derivation_from
 from adapterhub.manifest import BaseRecord
 from adapterhub.plugins import load_plugins
@@ -76,14 +75,7 @@ def _write(run: Run, directory: Path) -> None:
     for parameter in run.model.parameters():
         parameter.data = parameter.data.float()
     source = Path(run.base.path)
-    weights = set(weight_files(source))
-    others = [file for file in identity_files(source) if file not in weights]
-    others += [source / "generation_config.json"]
-    for file in others:
-        if file.is_file() and file.name != INDEX:
-            target = directory / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+    copy_companions(source, directory)
     # The configuration of the model in memory says how it was trained here.
     config = read_config(source) | {"dtype": str(dtype).removeprefix("torch.")}
     config.pop("torch_dtype", None)

@@ -12,7 +12,7 @@ import pytest
 from adapterhub import specs
 from adapterhub.errors import AdzError
 from adapterhub.exchange.remotes import open_remote
-from adapterhub.manifest import FileRecord, canonical_json, sha256_of
+from adapterhub.manifest import BaseLink, FileRecord, Manifest, payload_digest, sha256_of
 from adapterhub.protocols import Remote, RemoteFile, RemoteVersion
 from adapterhub.testing.conformance.base import (
     Conformance,
@@ -173,5 +173,17 @@ class RemoteConformance(Conformance):
 
 
 def _manifest(name: str, number: int, file: RemoteFile) -> bytes:
-    record = {"sha256": file.record.sha256, "size": file.record.size}
-    return canonical_json({"name": name, "version": number, "files": {file.name: record}})
+    # Some remotes read it, and describe what they store by it.
+    files = {file.name: file.record}
+    manifest = Manifest(
+        name=name,
+        version=number,
+        method="lora",
+        made_by="import",
+        base=BaseLink(status="unknown"),
+        prompt_format="plain",
+        adapter={"rank": 8},
+        files=files,
+        payload=payload_digest(files),
+    )
+    return manifest.canonical()
