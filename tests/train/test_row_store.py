@@ -20,7 +20,7 @@ from adapterhub.train.pipeline import train
 from adapterhub.train.row_store import Row, StoredRows, keep_rows
 from adapterhub.train.rows import Rows
 
-LARGE = os.environ.get("ADZ_TEST_LARGE_DATA")
+LARGE = os.environ.get("TEST_LARGE_DATA")
 
 ROWS = [
     Row((1, 2, 3), 1),
@@ -79,7 +79,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.skipif(LARGE is None, reason="ADZ_TEST_LARGE_DATA=300 reads so many MB, for minutes")
+@pytest.mark.skipif(LARGE is None, reason="TEST_LARGE_DATA=300 reads so many MB, for minutes")
 def test_memory_does_not_grow_with_the_data(registry: Registry, home: Path, tmp_path: Path) -> None:
     def peak(megabytes: int) -> int:
         """Bytes that a process of `adz train --dry-run` took at most; children's is a maximum."""
