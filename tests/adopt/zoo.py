@@ -189,7 +189,7 @@ def other_methods(machine: Machine, number: int) -> None:
             "peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "token_dim": TINY.hidden,
             "num_layers": 2, "num_attention_heads": 4, "prompt_tuning_init": "RANDOM",
         }  # fmt: skip
-        machine.add(write(folder, {"prompt_embeddings": prompt}, settings), notes=("vllm",))
+        machine.add(write(folder, {"prompt_embeddings": prompt}, settings))
     elif kind == 3:
         tensors = lora(TINY, seed)
         head = np.random.default_rng(seed).standard_normal((320, TINY.hidden), np.float32)
