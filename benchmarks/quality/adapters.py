@@ -48,14 +48,15 @@ class Adapters:
     steps: int | None = None
     validation: int = 60
     options: tuple[str, ...] = ("training.input_moments=32",)
+    examples: Path = EXAMPLES
 
     def steps_of(self, task: Task) -> int:
         """Optimizer steps of the task's adapter."""
         return self.steps or task.steps
 
     def rows(self, task: Task, part: str) -> Path:
-        """The file of a part: `train` and `validation` lie in the home, `test` in examples."""
-        folder = EXAMPLES if part == "test" else self.hub.home / "data"
+        """The file of a part: `train` and `validation` lie in the home, `test` in `examples`."""
+        folder = self.examples if part == "test" else self.hub.home / "data"
         return folder / f"{task.name}.{part}.jsonl"
 
     def prepare(self) -> None:
@@ -65,7 +66,7 @@ class Adapters:
         (self.hub.home / "data").mkdir(exist_ok=True)
         joint = []
         for task in self.tasks:
-            source = EXAMPLES / f"{task.name}.train.jsonl"
+            source = self.examples / f"{task.name}.train.jsonl"
             lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
             train, validation = split(task.name, lines, self.validation)
             self.rows(task, "train").write_text("".join(train), encoding="utf-8")

@@ -64,8 +64,9 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         settings = SFTConfig(
-            output_dir=folder, use_cpu=True, per_device_train_batch_size=BATCH, learning_rate=LR,
-            num_train_epochs=spec["epochs"], max_steps=spec["steps"], seed=SEED, report_to="none",
+            output_dir=folder, use_cpu=True, per_device_train_batch_size=BATCH,
+            learning_rate=spec.get("lr", LR), num_train_epochs=spec["epochs"],
+            max_steps=spec["steps"], seed=spec.get("seed", SEED), report_to="none",
             logging_steps=1, save_strategy="no", disable_tqdm=True, warmup_steps=spec["warmup"],
             **tuned,
         )  # fmt: skip
@@ -81,6 +82,8 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
         )
         seen = _count_tokens(trainer)
         trainer.train()
+        if "save" in spec:
+            trainer.model.save_pretrained(spec["save"])
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return _facts(clock, seen, losses, _holdout(trainer.model, spec))
 
