@@ -7,7 +7,7 @@ both train with that rate, on the same rows, for as many steps, three seeds each
 same test rows.
 
     python benchmarks/train_quality.py           # an hour or two on two cores
-    python benchmarks/train_quality.py --short   # one task, one seed, two steps: minutes
+    python benchmarks/train_quality.py --short   # one task, one seed, four steps: minutes
 
 What was done is kept in --home and never done again. The page is docs/train-quality.md.
 """
@@ -85,7 +85,7 @@ def train_trl(plan: Plan, task: Task, rate: float, seed: int) -> Path:
     """The folder of TRL's adapter, trained where it is not there."""
     folder = plan.home / "trl" / f"{task.name}-{rate:g}-{seed}-{plan.adapters.steps_of(task)}"
     if not folder.exists():
-        partial = folder.with_suffix(".partial")
+        partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         (base,) = (record for record in plan.adapters.hub.bases() if record.name == BASE)
         rows = str(plan.adapters.rows(task, "train"))
@@ -207,7 +207,7 @@ def main() -> None:
     options = ("training.input_moments=0",)
     hub, examples = Hub(home), home / "examples"
     if given.short:
-        adapters = Adapters(hub, [TASKS[3]], 2, 4, options, examples)
+        adapters = Adapters(hub, [TASKS[3]], 4, 4, options, examples)
         plan = Plan(adapters, (0,), (1.0,), 4, home / "train-quality.md")
     else:
         adapters = Adapters(hub, tasks, None, 60, options, examples)
