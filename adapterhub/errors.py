@@ -33,7 +33,17 @@ def usage_error(message: str, hint: str = "") -> AdzError:
     return AdzError(message, hint, exit_code=EXIT_USAGE)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> AdzError:
+class UnknownNameError(AdzError):
+    """A name that nothing has; `known`: the names that were compared with it, so that who takes
+    other things too can offer those as well."""
+
+    def __init__(self, kind: str, name: str, known: list[str], hint: str) -> None:
+        super().__init__(f"unknown {kind} {name!r}", hint, exit_code=EXIT_USAGE)
+        self.name = name
+        self.known = known
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """A name that is not known, with the nearest known ones as the hint (exit code 2)."""
     import difflib
 
@@ -45,4 +55,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> AdzError:
         hint = "known: " + ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
     else:
         hint = f"there is no {kind} yet"
-    return usage_error(f"unknown {kind} {name!r}", hint)
+    return UnknownNameError(kind, name, choices, hint)

@@ -1,9 +1,9 @@
-"""Which base a command means."""
+"""Which base, or which version, a command means."""
 
 from __future__ import annotations
 
-from adapterhub.errors import usage_error
-from adapterhub.manifest import BaseRecord
+from adapterhub.errors import UnknownNameError, unknown_name, usage_error
+from adapterhub.manifest import BaseRecord, Version
 from adapterhub.protocols import Registry
 
 
@@ -22,3 +22,18 @@ def choose_base(registry: Registry, name: str | None) -> BaseRecord:
         names = ", ".join(base.name for base in bases)
         raise usage_error(f"there are {len(bases)} base models", f"choose one with --base: {names}")
     return registry.base(name)
+
+
+def base_or_version(registry: Registry, reference: str) -> BaseRecord | Version:
+    """The base of that name, or the version that the reference means now.
+
+    Raises a usage error that offers near names of both.
+    """
+    bases = {base.name: base for base in registry.bases()}
+    if reference in bases:
+        return bases[reference]
+    try:
+        return registry.resolve(reference)
+    except UnknownNameError as error:
+        known = {*error.known, *bases}
+        raise unknown_name("adapter or base", error.name, known) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adapterhub.bases.choose import choose_base
+from adapterhub.bases.choose import base_or_version, choose_base
 from adapterhub.bases.identity import check_version, why_not_version
 from adapterhub.errors import usage_error
 from adapterhub.manifest import BaseRecord, Version
@@ -20,13 +20,13 @@ def resolve_together(
     for an unknown name (with near ones), two bases, or a version that was made for another base
     or for an unknown one (exit code 3).
     """
-    known = {base.name for base in registry.bases()}
-    wanted = {name for name in references if name in known} | ({base_name} if base_name else set())
+    found = {name: base_or_version(registry, name) for name in references}
+    versions = {name: one for name, one in found.items() if isinstance(one, Version)}
+    wanted = (found.keys() - versions.keys()) | ({base_name} if base_name else set())
     if len(wanted) > 1:
         raise usage_error(
             f"{len(wanted)} bases are named: {', '.join(sorted(wanted))}", "name one of them"
         )
-    versions = {name: registry.resolve(name) for name in references if name not in known}
     base = _base_of(registry, next(iter(wanted), None), list(versions.values()))
     for version in versions.values():
         check_version(version, base)

@@ -75,10 +75,8 @@ def find_source(reference: str, base: str | None, registry: Registry) -> Source:
         return Source(reference, directory, read_adapter_config(directory), None, record)
     if base is not None:
         raise usage_error("--base is for a directory", f"{reference} knows its base")
-    record, versions = resolve_together(registry, [reference])
-    version = versions.get(reference)
-    if version is None:
-        raise usage_error(f"{reference} is a base", "name an adapter")
+    version = registry.resolve(reference)
+    record, _ = resolve_together(registry, [reference])
     if version.manifest.storage != "peft":
         raise AdzError(f"{version.reference} is no adapter of PEFT ({version.manifest.method})")
     verify_base(record)

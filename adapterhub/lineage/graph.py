@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from adapterhub.bases.choose import base_or_version
 from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseDigests, BaseLink, BaseRecord, Manifest, Parent, Version
 from adapterhub.protocols import Registry
@@ -70,14 +71,13 @@ class Graph:
 def lineage(registry: Registry, reference: str, *, children: bool = False) -> Graph:
     """What a version or a base was made from, to the bases and data sets; with `children` also
     what was made from it, and from that. Raises AdzError for an unknown reference."""
-    base = {record.name: record for record in registry.bases()}.get(reference)
-    if base is not None:
-        graph = Graph(_base_id(base.digests))
-        _add_base(graph, registry, graph.root, _link(base.name, base.digests))
+    found = base_or_version(registry, reference)
+    if isinstance(found, BaseRecord):
+        graph = Graph(_base_id(found.digests))
+        _add_base(graph, registry, graph.root, _link(found.name, found.digests))
     else:
-        version = registry.resolve(reference)
-        graph = Graph(version.digest)
-        _add_ancestors(graph, registry, version)
+        graph = Graph(found.digest)
+        _add_ancestors(graph, registry, found)
     if children:
         _add_descendants(graph, registry)
     return graph

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from adapterhub.bases.choose import base_or_version
 from adapterhub.errors import AdzError
 from adapterhub.expression import is_expression, parse_expression
+from adapterhub.manifest import BaseRecord
 from adapterhub.plugins import is_installed
 from adapterhub.protocols import Registry
 
@@ -171,13 +173,12 @@ def prompt_format_of(registry: Registry, reference: str) -> PromptFormat | None:
 
     Raises AdzError for a name that the registry does not know.
     """
-    if any(base.name == reference for base in registry.bases()):
-        return None
     if is_expression(reference):
         terms = parse_expression(reference).terms
         formats = {registry.resolve(term.reference).manifest.prompt_format for term in terms}
         return formats.pop() if len(formats) == 1 else None
-    return registry.resolve(reference).manifest.prompt_format
+    found = base_or_version(registry, reference)
+    return None if isinstance(found, BaseRecord) else found.manifest.prompt_format
 
 
 def mismatch(reference: str, trained: PromptFormat | None, used: PromptFormat) -> str | None:

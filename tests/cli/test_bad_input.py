@@ -225,3 +225,34 @@ def test_sweeping_follows_no_link(tmp_path: Path) -> None:
         (parent / "link").symlink_to(kept)
         assert sweep(parent, grace_seconds=0) == 0
     assert (kept / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lineage", "tinny"),
+        ("eval", "tinny", "--data", "DATA"),
+        ("run", "tinny", "x"),
+        ("chat", "tinny"),
+        ("export", "tinny", "--merged", "OUT"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_takes_an_adapter_or_a_base_offers_both(
+    adz: Any, tiny_base: Any, tiny_adapters: Any, data_file: Path, tmp_path: Path, arguments: Any
+) -> None:
+    places = {"DATA": data_file, "OUT": tmp_path / "out"}
+    done = adz(*(places.get(word, word) for word in arguments))
+    lines = [line for line in done.err.splitlines() if line.startswith("adz: ")]
+    assert done.code == 2
+    assert lines == [
+        "adz: unknown adapter or base 'tinny' (did you mean tiny or tiny-c or tiny-b?)"
+    ]
+    if arguments[0] == "export":
+        assert not any((tmp_path / "out").glob("*"))
+
+
+def test_convert_takes_no_base(adz: Any, tiny_base: Any) -> None:
+    done = adz("convert", "tiny")
+    assert done.code == 2
+    assert "tiny is a base, not an adapter (see 'adz base show tiny')" in done.err

@@ -111,7 +111,8 @@ def test_svg(adz: Adz, family: Family, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("sqll",), 2, "unknown adapter 'sqll' (did you mean sql?)"),
+        (("sqll",), 2, "unknown adapter or base 'sqll' (did you mean sql?)"),
+        (("tinny",), 2, "unknown adapter or base 'tinny' (did you mean tiny?)"),
         (("sql@9",), 2, "sql has no version 9"),
         (("sql", "--svg", "/nowhere/x.svg"), 1, "No such file or directory: /nowhere/x.svg"),
     ],
