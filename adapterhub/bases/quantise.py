@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from adapterhub.bases.verify import verify_base
 from adapterhub.config import validate
 from adapterhub.environment import environment
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
+from adapterhub.full_disk import is_full_disk
 from adapterhub.manifest import BaseRecord
 from adapterhub.models import load_base
 from adapterhub.plugins import load_plugins
@@ -80,6 +82,7 @@ def _write(model: Any, base: BaseRecord, component: specs.Quantizer, directory: 
     from transformers import AutoModelForCausalLM
 
     before = _answers(model)
+    free = shutil.disk_usage(directory.parent).free
     try:
         model.save_pretrained(directory)
         stored = AutoModelForCausalLM.from_pretrained(
@@ -88,6 +91,8 @@ def _write(model: Any, base: BaseRecord, component: specs.Quantizer, directory: 
         after = _answers(stored.eval())
     # Each library refuses in a way of its own what it cannot store.
     except Exception as error:
+        if is_full_disk(error):
+            raise _no_space(model, directory.parent, free) from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise AdzError(
             f"{component.name} cannot store a base: {reason}",
@@ -100,6 +105,16 @@ def _write(model: Any, base: BaseRecord, component: specs.Quantizer, directory: 
             exit_code=EXIT_VERIFICATION,
         )
     copy_companions(Path(base.path), directory)
+
+
+def _no_space(model: Any, folder: Path, free: int) -> AdzError:
+    """free: bytes on the disk of `folder` before anything was written."""
+    needed = model.get_memory_footprint() / 1e6
+    return AdzError(
+        f"no space left on the disk of {folder.parent}: the quantised base needs about "
+        f"{needed:,.1f} MB, {free / 1e6:,.1f} MB were free; nothing is kept",
+        "free some space ('adz gc' helps), or move ADZ_HOME to another disk",
+    )
 
 
 def _answers(model: Any) -> torch.Tensor:

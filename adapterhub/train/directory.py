@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from adapterhub.errors import EXIT_INTERRUPTED, AdzError
+from adapterhub.full_disk import is_full_disk
 from adapterhub.home import adz_home
 from adapterhub.manifest import canonical_json, sha256_of
 from adapterhub.train.plan import Plan
@@ -86,7 +87,7 @@ def explained(plan: Plan, directory: Path) -> Iterator[None]:
             "training.accumulation, lower training.max_length, or use --quantizer nf4",
         ) from error
     except Exception as error:
-        if not _is_full_disk(error):
+        if not is_full_disk(error):
             raise
         raise AdzError(
             f"no space left on the disk of {directory.parent}",
@@ -97,9 +98,3 @@ def explained(plan: Plan, directory: Path) -> Iterator[None]:
 def _is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    # safetensors has an exception of its own, with the system's words in it.
-    words = ("No space left on device", "File too large", "Disk quota exceeded")
-    return any(word in str(error) for word in words)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from adapterhub.models import cpu_has_bf16
 from adapterhub.plugins import open_registry
@@ -112,3 +114,37 @@ def test_refusals(adz, tiny_base, rows, commit_adapter):
     assert "stored by nf4 already" in refused(adz, *train, "--quantizer", "nf4")
     assert "pissa does not work over nf4" in refused(adz, *train, "--method", "pissa")
     assert "full does not work over nf4" in refused(adz, *train, "--method", "full")
+
+
+def no_space(self, directory, **options):
+    Path(directory).mkdir()
+    raise OSError(28, "No space left on device", str(directory))
+
+
+def no_more_than_a_page(self, directory, kept=PreTrainedModel.save_pretrained, **options):
+    """The system refuses to write on, and safetensors reports it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        kept(self, directory, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("save", [no_space, no_more_than_a_page])
+def test_a_full_disk_is_told_with_what_was_needed(save, adz, tiny_base, home, monkeypatch):
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", save)
+    done = adz("base", "quantize", "tiny", "--with", "nf4")
+    assert done.code == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith("adz: ")]
+    found = re.fullmatch(
+        rf"adz: no space left on the disk of {re.escape(str(home))}/staging: the quantised base "
+        r"needs about ([\d.]+) MB, [\d,.]+ MB were free; nothing is kept "
+        r"\(free some space \('adz gc' helps\), or move ADZ_HOME to another disk\)",
+        line,
+    )
+    assert found, line
+    # 115,008 parameters: between 4 bits each and the 4 bytes that they were.
+    assert 0.05 < float(found[1]) < 0.5
+    assert [base.name for base in open_registry().bases()] == ["tiny"]
+    assert list((home / "staging").iterdir()) == []
