@@ -174,7 +174,7 @@ def _train(
     if launcher == "ray" or processes > 1:
         from adapterhub.train.scale import hand_over
 
-        done = hand_over(plan, processes, parallel, resume=resume, launcher=launcher)
+        done = hand_over(plan, processes, parallel, progress, resume=resume, launcher=launcher)
     if plan.makes_base:
         from adapterhub.train.new_base import train_base
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from adapterhub.errors import AdzError, usage_error
+from adapterhub.protocols import Progress
+from adapterhub.ray_cluster import cluster_options
 
 # Of the driver's environment, what a worker on another machine has to know.
 _PASSED = ("ADZ_HOME", "ADZ_PLUGINS", "ADZ_STRICT_PLUGINS", "ADZ_TRAIN_RESULT",
            "ACCELERATE_USE_CPU", "OMP_NUM_THREADS", "HF_HUB_OFFLINE")  # fmt: skip
 
 
-def run_on_ray(worker: list[str], workers: int, storage: Path) -> str | None:
+def run_on_ray(worker: list[str], workers: int, storage: Path, progress: Progress) -> str | None:
     """Run `python *worker` (`-m module arguments`) as each of `workers` Ray workers.
 
     Return how it ended, None where it was interrupted. storage: a directory for what Ray Train
@@ -33,7 +35,7 @@ def run_on_ray(worker: list[str], workers: int, storage: Path) -> str | None:
     from ray import train
     from ray.train.torch import TorchTrainer
 
-    with _cluster(ray, workers):
+    with _cluster(ray, workers, progress):
         use_gpu = _has_gpus(ray, workers)
         trainer = TorchTrainer(
             _work,
@@ -64,14 +66,11 @@ def _work(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _cluster(ray: Any, workers: int) -> Iterator[None]:
+def _cluster(ray: Any, workers: int, progress: Progress) -> Iterator[None]:
     """Connected to Ray within the block; one that was started here ends with it."""
     variables = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    options: dict[str, Any] = {"runtime_env": {"env_vars": variables}}
-    if "RAY_ADDRESS" not in os.environ:
-        # Its own count would leave workers waiting where there are few cores.
-        cores = max(os.cpu_count() or 1, workers)
-        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
+    options = cluster_options(workers, progress)
+    options |= {"runtime_env": {"env_vars": variables}}
     try:
         ray.init(logging_level="error", **options)
     except (RuntimeError, ConnectionError, ValueError) as error:

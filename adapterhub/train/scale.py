@@ -22,6 +22,7 @@ from uuid import uuid4
 import yaml
 
 from adapterhub.errors import AdzError, usage_error
+from adapterhub.protocols import Progress
 from adapterhub.staging import home_staging, staging_folder
 from adapterhub.train.ray_train import run_on_ray
 
@@ -57,6 +58,7 @@ def hand_over(
     plan: Plan,
     processes: int,
     parallel: Parallel,
+    progress: Progress,
     *,
     resume: bool,
     launcher: Launcher = "local",
@@ -75,7 +77,7 @@ def hand_over(
         worker += ["--resume"] if resume else []
         with _environment(processes, result):
             if launcher == "ray":
-                end = run_on_ray(worker, processes, folder)
+                end = run_on_ray(worker, processes, folder, progress)
             elif parallel == "ddp":
                 end = _torchrun(worker, processes)
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from typing import Any
 
@@ -13,6 +12,7 @@ from ray import serve
 from adapterhub.errors import EXIT_INTERRUPTED, EXIT_OK, AdzError, usage_error
 from adapterhub.home import adz_home
 from adapterhub.protocols import Progress, ServeSettings
+from adapterhub.ray_cluster import cluster_options, named_cluster
 from adapterhub.serve.address import api_url
 from adapterhub.serve.lifecycle.signals import TerminatedError, termination_raises
 from adapterhub_ray.front import Front
@@ -38,7 +38,7 @@ class RayEngine:
                 termination_raises(),
                 progress.task(f"starting {settings.replicas} replicas on Ray", None),
             ):
-                _start(settings)
+                _start(settings, progress)
             # Ray takes the signals for itself while it starts, and dies of them.
             with termination_raises():
                 settings.ready(api_url(settings.host, settings.port, tls=False))
@@ -55,12 +55,9 @@ class RayEngine:
                 _stop()
 
 
-def _start(settings: ServeSettings) -> None:
-    options: dict[str, Any] = {"runtime_env": {"env_vars": {"ADZ_HOME": str(adz_home())}}}
-    if "RAY_ADDRESS" not in os.environ:
-        # Its own count would leave replicas waiting where there are few cores.
-        cores = max(os.cpu_count() or 1, settings.replicas)
-        options |= {"num_cpus": cores, "include_dashboard": False}
+def _start(settings: ServeSettings, progress: Progress) -> None:
+    options = cluster_options(settings.replicas, progress)
+    options |= {"runtime_env": {"env_vars": {"ADZ_HOME": str(adz_home())}}}
     try:
         ray.init(log_to_driver=False, logging_level="error", **options)
         serve.start(http_options={"host": settings.host, "port": settings.port})
@@ -123,7 +120,7 @@ def _key(settings: ServeSettings) -> str | None:
 def _stop() -> None:
     if ray.is_initialized():
         serve.delete(_APPLICATION)
-        if "RAY_ADDRESS" not in os.environ:
+        if named_cluster() is None:
             serve.shutdown()
         ray.shutdown()
 

@@ -65,11 +65,11 @@ def test_two_processes_end_where_one_does(
 
 
 def test_a_run_that_is_refused_in_its_processes_is_one_error_here(
-    plan_for: PlanFor, registry: Registry
+    plan_for: PlanFor, registry: Registry, progress: Any
 ) -> None:
     plan = plan_for(training={"lr": 1e-30})
     with pytest.raises(AdzError, match="the adapter changes nothing") as caught:
-        scale.hand_over(plan, 2, "ddp", resume=False)
+        scale.hand_over(plan, 2, "ddp", progress, resume=False)
     assert caught.value.exit_code == 3
     assert registry.versions() == []
 
