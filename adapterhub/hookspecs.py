@@ -28,11 +28,12 @@ API_VERSION = 1
 
 
 class HookDeprecationWarning(UserWarning):
-    """A hook or an argument that will be gone; the loader prints it as one line.
+    """A hook, an argument or a descriptor's field that will be gone; the loader prints it as one
+    line.
 
-    For `@hookspec(warn_on_impl=...)` and `warn_on_impl_args`. since: the release that deprecates
-    it, as `0.2`; it goes two minor versions later. A UserWarning, because Python hides
-    DeprecationWarning from users.
+    For `@hookspec(warn_on_impl=...)`, `warn_on_impl_args` and `specs.DEPRECATED`. since: the
+    release that deprecates it, as `0.2`; it goes two minor versions later. A UserWarning, because
+    Python hides DeprecationWarning from users.
     """
 
     def __init__(self, name: str, *, since: str, instead: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator as compare
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from adapterhub import __version__, specs
@@ -134,6 +135,19 @@ def check_component(component: object, kind: type[specs.Component], hook: str) -
         raise TypeError(f"{hook} returns specs.{kind.__name__}, this is {type(component).__name__}")
     if kind is specs.MergeRule and component.name in MERGE_OPTIONS:
         raise ValueError(f"the rule {component.name!r} is named like an option of adz merge")
+
+
+def deprecated_fields(component: specs.Component) -> Iterator[str]:
+    """A line for each deprecated field that a descriptor sets."""
+    from dataclasses import fields
+
+    from adapterhub.hookspecs import HookDeprecationWarning
+
+    for one in fields(component):
+        told = one.metadata.get(specs.DEPRECATED)
+        if told and getattr(component, one.name) != one.default:
+            name = f"{one.name} of specs.{type(component).__name__} ({component.name})"
+            yield str(HookDeprecationWarning(name, **told))
 
 
 def one_line(error: BaseException) -> str:

@@ -37,7 +37,7 @@ class Hooks:
     ) -> tuple[list[str], list[specs.Component]]:
         """Import a plugin's module; the hooks that it implements, and all that they return.
 
-        Raises whatever the plugin raises. warn: told of each deprecated hook that it uses.
+        Raises whatever the plugin raises. warn: told of each deprecated hook or field that it uses.
         """
         key = _key(entry)
         module = entry.load()
@@ -49,6 +49,9 @@ class Hooks:
         except BaseException:
             self._manager.unregister(name=key)
             raise
+        for component in components:
+            for line in plugin_checks.deprecated_fields(component):
+                warn(line)
         return sorted(c.name for c in self._manager.get_hookcallers(module) or ()), components
 
     def was_asked(self, entry: EntryPoint) -> bool:

@@ -14,6 +14,10 @@ Status = Literal["stable", "experimental", "gpu-unproven"]
 RowKind = Literal["supervised", "preference", "unpaired_preference", "prompt"]
 """What rows hold: answers, a better and a worse answer, judged answers, or questions alone."""
 
+DEPRECATED = "deprecated"
+"""Of a field that will be gone: `field(default=..., metadata={DEPRECATED: {"since": "0.2",
+"instead": "another"}})`. A plugin that sets it to something else costs one line."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+from dataclasses import fields
 from types import ModuleType, SimpleNamespace
 
 import pluggy
@@ -102,3 +103,27 @@ def test_a_deprecated_hook_works_and_is_one_line():
         "adapterhub_old is deprecated since adapterhub 0.9 and goes in 0.11: use adapterhub_metrics"
     ]
     assert manager.hook.adapterhub_old() == ["still works"]
+
+
+METRICS = """
+from adapterhub import hookimpl, specs
+
+@hookimpl
+def adapterhub_metrics():
+    yield specs.Metric(name="loss", summary="Less", impl="a:b", higher_is_better=False)
+    yield specs.Metric(name="gain", summary="More", impl="a:b")
+"""
+
+
+def test_a_deprecated_field_works_and_is_one_line(adz, with_plugin, monkeypatch):
+    (field,) = (f for f in fields(specs.Metric) if f.name == "higher_is_better")
+    told = {"since": "0.9", "instead": "direction"}
+    monkeypatch.setattr(field, "metadata", {specs.DEPRECATED: told})
+    with_plugin(METRICS)
+    done = adz("plugins")
+    (line,) = [line for line in done.err.splitlines() if "deprecated" in line]
+    assert line.endswith(
+        "higher_is_better of specs.Metric (loss) is deprecated since adapterhub 0.9 and goes in "
+        "0.11: use direction"
+    )
+    assert "metric: loss, gain" in done.out
