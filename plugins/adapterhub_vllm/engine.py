@@ -26,7 +26,7 @@ from adapterhub_vllm.child import Child, lacks_memory
 from adapterhub_vllm.contract import is_cpu_build, vllm_release
 from adapterhub_vllm.doors import AT_ONCE
 from adapterhub_vllm.launch import command_line, environment, room, served_dtype
-from adapterhub_vllm.limits import LEGAL_RANKS, smallest_legal_rank
+from adapterhub_vllm.limits import LEGAL_RANKS, check_base, smallest_legal_rank
 from adapterhub_vllm.padding import padding_note
 from adapterhub_vllm.settings import ServerSettings
 from adapterhub_vllm.tools import with_strict_tools
@@ -45,6 +45,7 @@ class VllmEngine:
         settings = replace(settings, extra=with_strict_tools(settings.extra))
         registry = open_registry()
         base = registry.base(settings.base)
+        check_base(base)
         on_cpu = is_cpu_build()
         largest = largest_rank(registry, base)
         # Kernels of GPUs compute what they pad.

@@ -10,10 +10,12 @@ from typing import Any
 
 from adapterhub import specs
 from adapterhub.bases.headers import TensorInfo, read_header
+from adapterhub.bases.quantise import stored_quantizer
+from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseRecord, Version
-from adapterhub.plugins import load_plugins
+from adapterhub.plugins import is_installed, load_plugins
 from adapterhub.serve.models import why_not_servable
-from adapterhub_vllm.contract import is_cpu_build
+from adapterhub_vllm.contract import is_cpu_build, vllm_release
 from adapterhub_vllm.soft_prompts import METHODS, TYPES
 
 LEGAL_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -35,6 +37,18 @@ _FEATURES = {
     "arrow_config": "Arrow routing",
 }
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+
+
+def check_base(base: BaseRecord) -> None:
+    """Raise AdzError for a base that is stored in a way that vLLM does not read."""
+    stored = stored_quantizer(base)
+    # Out of vLLM since 0.28; its plugin brings bitsandbytes back (not tried).
+    of_plugin = stored in ("nf4", "fp4", "int8") and not is_installed("vllm_bnb_plugin")
+    if of_plugin or stored == "hqq":
+        raise AdzError(
+            f"{vllm_release()} does not read {base.name}, which is stored by {stored}",
+            f"adz serve {base.name} --engine transformers",
+        )
 
 
 def why_not_vllm(version: Version, base: BaseRecord, max_rank: int) -> str | None:

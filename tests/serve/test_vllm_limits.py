@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from adapterhub.bases.headers import TensorInfo
+from adapterhub.errors import AdzError
+from adapterhub.manifest import BaseRecord
 from adapterhub.plugins import open_registry
 from adapterhub_vllm.limits import (
     LEGAL_RANKS,
+    check_base,
     smallest_legal_rank,
     unserved,
     why_not_files,
@@ -175,3 +178,40 @@ def test_all_that_vllm_would_not_serve(values: dict[str, Any], words: list[str])
     assert more == (
         "leaves out 1 tensors that are no LoRA factors, such as base_model.model.lm_head.weight"
     )
+
+
+STORED = {
+    "nf4": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "int8": {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    "hqq": {"quant_method": "hqq"},
+    "gptq": {"quant_method": "gptq"},
+    "torchao": {"quant_method": "torchao"},
+    "": None,
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_a_base_in_a_form_that_vllm_does_not_read_is_refused_before_it_starts(
+    stored: str, tiny_base: BaseRecord, tiny_base_dir: Path, tmp_path: Path
+) -> None:
+    quantization = pytest.importorskip("vllm.model_executor.layers.quantization")
+    settings = STORED[stored]
+    config = json.loads((tiny_base_dir / "config.json").read_text())
+    config |= {"quantization_config": settings} if settings else {}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    base = tiny_base.model_copy(update={"path": str(tmp_path)})
+    if settings is None or settings["quant_method"] in quantization.QUANTIZATION_METHODS:
+        check_base(base)
+        return
+    with pytest.raises(
+        AdzError, match=f"does not read tiny, which is stored by {stored}"
+    ) as caught:
+        check_base(base)
+    assert caught.value.hint == "adz serve tiny --engine transformers"
+
+
+def test_adz_serve_says_so_at_once(adz: Any, tiny_base: Any) -> None:
+    assert adz("base", "quantize", "tiny", "--with", "nf4").code == 0
+    done = adz("serve", "tiny-nf4", "--engine", "vllm", "--port", "8017")
+    assert done.code == 1
+    assert "does not read tiny-nf4, which is stored by nf4 (adz serve tiny-nf4 --engine" in done.err
