@@ -26,7 +26,6 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice(
         [
             "q2_k",
-            "q2_k_s",
             "q3_k_s",
             "q3_k_m",
             "q3_k_l",

@@ -20,7 +20,7 @@ BOUNDS = {
     "f64": 1e-3, "f32": 1e-3, "f16": 0.05, "bf16": 0.2, "q8_0": 0.3,
     "q6_k": 0.4, "q5_k_m": 0.5, "q5_k_s": 0.5, "q4_k_m": 0.7, "q4_k_s": 0.7,
     # So few bits can make as large a difference: it is told, and hardly refuses anything.
-    "q3_k_l": 1.5, "q3_k_m": 1.5, "q3_k_s": 1.5, "q2_k": 2.0, "q2_k_s": 2.0,
+    "q3_k_l": 1.5, "q3_k_m": 1.5, "q3_k_s": 1.5, "q2_k": 2.0,
 }  # fmt: skip
 # LLM.int8() rounds the activations too, when it answers over the packed base.
 _INT8_BOUND = 0.2

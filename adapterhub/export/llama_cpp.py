@@ -85,7 +85,7 @@ class LlamaCppModel:
     def mixture(self, kind: str, *, tied: bool) -> Mixture:
         """How `kind` is made of this model. tied: the head is one with the embedding."""
         layers = int(self.config["num_hidden_layers"])
-        return Mixture(kind, layers, self._heads // self._kv_heads, tied)
+        return Mixture(kind, self.name, layers, self._heads // self._kv_heads, tied)
 
     def write_parameters(self, writer: GGUFWriter, file_type: str) -> None:
         """Everything that llama.cpp reads from config.json. file_type: one of `KINDS`."""

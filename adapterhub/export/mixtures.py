@@ -23,7 +23,6 @@ _PLAIN = {
 }
 _MIXED = {
     "q2_k": ("Q2_K", "MOSTLY_Q2_K"),
-    "q2_k_s": ("Q2_K", "MOSTLY_Q2_K_S"),
     "q3_k_s": ("Q3_K", "MOSTLY_Q3_K_S"),
     "q3_k_m": ("Q3_K", "MOSTLY_Q3_K_M"),
     "q3_k_l": ("Q3_K", "MOSTLY_Q3_K_L"),
@@ -40,18 +39,19 @@ KINDS = _PLAIN | _MIXED
 _SMALLER = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _LARGE = 80
-"""Layers of what llama.cpp calls a 70B model."""
+"""Layers of what llama.cpp takes for a 70B model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
     """One mixture over one model.
 
-    kind: a key of `KINDS`. heads_per_kv: query heads that share keys and values. tied: whether
-    the head is one with the embedding.
+    kind: a key of `KINDS`. architecture: in llama.cpp's words. heads_per_kv: query heads that share
+    keys and values. tied: whether the head is one with the embedding.
     """
 
     kind: str
+    architecture: str
     layers: int
     heads_per_kv: int
     tied: bool
@@ -82,29 +82,31 @@ class Mixture:
         return default
 
     def _of_values(self, layer: int, default: str) -> str:
-        shared = self.heads_per_kv >= 4
         chosen = {
-            "q2_k": "Q4_K" if shared else "Q3_K",
-            "q2_k_s": "Q4_K" if shared else default,
+            "q2_k": "Q4_K" if self.heads_per_kv >= 4 else "Q3_K",
             "q3_k_m": "Q5_K" if layer < 2 else "Q4_K",
             "q3_k_l": "Q5_K",
             "q4_k_s": "Q5_K" if layer < 4 else default,
             "q4_k_m": "Q6_K" if self._is_sensitive(layer) else default,
             "q5_k_m": "Q6_K" if self._is_sensitive(layer) else default,
         }.get(self.kind, default)
-        return "Q5_K" if self.layers == _LARGE and chosen in ("Q3_K", "Q4_K") else chosen
+        return "Q5_K" if self._is_70b() and chosen in ("Q3_K", "Q4_K") else chosen
 
     def _of_down(self, layer: int, default: str) -> str:
         early = layer < self.layers // 8
         return {
             "q2_k": "Q3_K",
-            "q2_k_s": "Q4_K" if early else default,
             "q3_k_m": "Q5_K" if layer < self.layers // 16 else "Q4_K",
             "q3_k_l": "Q5_K",
             "q4_k_s": "Q5_K" if early else default,
             "q4_k_m": "Q6_K" if self._is_sensitive(layer) else default,
             "q5_k_m": "Q6_K" if self._is_sensitive(layer) else default,
         }.get(self.kind, default)
+
+    def _is_70b(self) -> bool:
+        """As llama.cpp names sizes: with a key for each query, it is Llama's 65B instead."""
+        named = {"llama": self.heads_per_kv > 1, "qwen2": True}.get(self.architecture, False)
+        return self.layers == _LARGE and named
 
     def _is_sensitive(self, layer: int) -> bool:
         """The first and the last eighth of the layers, and every third between them."""

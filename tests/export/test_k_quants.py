@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections import Counter
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,13 @@ from gguf.quants import dequantize
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from adapterhub import Hub
+from adapterhub.bases.sources.gguf import read_model
 from adapterhub.export.k_quants import quantize
+from adapterhub.export.mixtures import KINDS as WRITTEN
 from adapterhub.export.mixtures import Mixture
 
-from .conftest import Commit, LlamaCpp, assert_same, loaded_logits
+from . import record_types
+from .conftest import Commit, LlamaCpp, assert_same
 from .test_gguf import IDS, SIZES, lora, write_base
 
 KINDS = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
@@ -98,59 +101,43 @@ def test_the_types_for_other_rows_are_those_of_llama_cpp_too(kind, ggml):
     np.testing.assert_array_equal(made, ggml(x, GGMLQuantizationType[kind]))
 
 
-def types(kind, *, layers=32, heads_per_kv=1, tied=False, width=4096):
-    mixture = Mixture(kind, layers, heads_per_kv, tied)
-    parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    names = [f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts]
-    names += ["token_embd.weight", *([] if tied else ["output.weight"])]
-    return {name: mixture.type_of(name, (8, width)).name for name in names}
+@pytest.mark.parametrize("name", record_types.MODELS)
+def test_each_tensor_has_the_type_that_llama_cpp_gives_it(name):
+    """As `llama_model_quantize` chose, asked by record_types.py."""
+    recorded = json.loads(record_types.FILE.read_text(encoding="utf-8"))[name]
+    assert set(recorded) == set(WRITTEN) - {"f32", "f16", "bf16", "q8_0"}
+    layers, kv_heads, *_, tied = record_types.MODELS[name]
+    for kind, expected in recorded.items():
+        architecture = name.partition(",")[0]
+        mixture = Mixture(kind, architecture, layers, record_types.HEADS // kv_heads, tied)
+        shapes = record_types.shapes(name).items()
+        found = {tensor: mixture.type_of(tensor, shape).name for tensor, shape in shapes}
+        assert record_types.in_runs(found) == expected, kind
 
 
-def test_a_mixture_is_as_llama_quantize_describes_it():
-    """Its help and release notes: half of attn_v and ffn_down of q4_k_m are Q6_K."""
-    found = types("q4_k_m")
-    counts = {
-        part: Counter(kind for name, kind in found.items() if part in name)
-        for part in ("attn_v", "ffn_down", "attn_q", "ffn_up", "attn_output")
+def test_rows_that_no_block_divides_stay_in_half_precision():
+    """llama.cpp writes them so too, but for an embedding, where it gives up."""
+    mixture = Mixture("q4_k_m", "llama", 2, 1, tied=True)
+    found = {
+        n: mixture.type_of(f"{n}.weight", (8, 40)).name for n in ("blk.1.attn_q", "token_embd")
     }
-    assert counts["attn_v"] == counts["ffn_down"] == {"Q6_K": 16, "Q4_K": 16}
-    assert all(counts[part] == {"Q4_K": 32} for part in ("attn_q", "ffn_up", "attn_output"))
-    assert (found["output.weight"], found["token_embd.weight"]) == ("Q6_K", "Q4_K")
-    assert types("q4_k_m", tied=True)["token_embd.weight"] == "Q6_K"
-    assert set(types("q6_k").values()) == {"Q6_K"}
-    small = types("q3_k_m")
-    assert [small[f"blk.{n}.attn_v.weight"] for n in range(3)] == ["Q5_K", "Q5_K", "Q4_K"]
-    assert small["blk.9.attn_output.weight"] == "Q4_K"
-    assert types("q2_k")["blk.0.attn_v.weight"] == "Q3_K"
-    assert types("q2_k", heads_per_kv=4)["blk.0.attn_v.weight"] == "Q4_K"
-    assert types("q4_k_s", layers=80)["blk.40.attn_v.weight"] == "Q5_K"
+    assert set(found.values()) == {"F16"}
 
 
-def test_rows_that_do_not_divide_take_smaller_blocks():
-    found = types("q4_k_m", width=576, tied=True)
-    assert found["blk.5.attn_q.weight"] == "Q5_0"
-    assert found["blk.0.attn_v.weight"] == "Q8_0"
-    assert found["token_embd.weight"] == "Q8_0"
-    assert types("q2_k", width=576)["blk.0.attn_q.weight"] == "Q4_0"
-    assert types("q5_k_s", width=576)["blk.0.attn_q.weight"] == "Q5_1"
-    assert types("q4_k_m", width=40)["blk.5.attn_q.weight"] == "F16"
-
-
-@pytest.mark.parametrize("kind", ["q2_k", "q3_k_m", "q4_k_m", "q5_k_s", "q6_k"])
-def test_llama_cpp_reads_the_file_and_answers_by_its_weights(
-    kind, commit: Commit, tiny_base_dir, tmp_path
+def test_llama_cpp_reads_the_files_and_answers_by_their_weights(
+    commit: Commit, tiny_base_dir, tmp_path
 ):
     torch.manual_seed(0)
     sizes = {**SIZES, "hidden_size": 256, "intermediate_size": 512}
     model = LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=False))
     commit("one", write_base(model, tiny_base_dir, tmp_path / "base"), lora())
-    result = Hub().export_gguf("one", tmp_path / "one.gguf", kind=kind)
-    reader = GGUFReader(tmp_path / "one.gguf")
-    found = {t.name: t.tensor_type.name for t in reader.tensors}
-    assert found["blk.0.attn_q.weight"] == kind[:4].upper()
-    assert result.size < 0.5 * (tmp_path / "base" / "model.safetensors").stat().st_size
-    from adapterhub.bases.sources.gguf import read_model
-
-    read_model(tmp_path / "one.gguf").save_pretrained(tmp_path / "read")
-    expected = loaded_logits(tmp_path / "read", IDS)[-1]
-    assert_same(LlamaCpp(tmp_path / "one.gguf").next_token(IDS, 320), expected, 0.05)
+    size = (tmp_path / "base" / "model.safetensors").stat().st_size
+    for kind in ("q2_k", "q3_k_m", "q4_k_m", "q5_k_s", "q6_k"):
+        file = tmp_path / f"{kind}.gguf"
+        result = Hub().export_gguf("one", file, kind=kind)
+        found = {t.name: t.tensor_type.name for t in GGUFReader(file).tensors}
+        assert found["blk.0.attn_q.weight"] == kind[:4].upper()
+        assert result.size < 0.5 * size
+        with torch.no_grad():
+            expected = read_model(file).eval()(input_ids=torch.tensor([IDS])).logits[0, -1]
+        assert_same(LlamaCpp(file).next_token(IDS, 320), expected, 0.05)
