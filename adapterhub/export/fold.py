@@ -108,6 +108,10 @@ class FoldedModel:
         return before, after
 
 
+ALONE = "adz serve answers with it, adz export NAME DIR writes it alone"
+"""The advice where a method cannot be folded into a base."""
+
+
 def fold_model(
     base: StoredBase, version: Version | None, directory: Path | None, progress: Progress
 ) -> FoldedModel:
@@ -122,7 +126,7 @@ def fold_model(
     if not component.mergeable:
         raise AdzError(
             f"{version.reference} is {component.name}, which cannot be folded into a base",
-            "adz serve answers with it, adz export NAME DIR writes it alone",
+            ALONE,
         )
     method = plugins.load_implementation(component)()
     shapes = {**{head: base.shapes[other] for head, other in base.tied.items()}, **base.shapes}

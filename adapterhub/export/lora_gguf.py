@@ -9,18 +9,21 @@ from pathlib import Path
 
 import torch
 
+from adapterhub import specs
 from adapterhub.bases.adapter_files import CONFIG, WEIGHTS, lora_scale
 from adapterhub.bases.digests import read_config
 from adapterhub.bases.headers import TensorInfo, read_header
 from adapterhub.bases.modules import split_key
 from adapterhub.bases.tensors import read_tensor
 from adapterhub.errors import AdzError
+from adapterhub.export.fold import ALONE
 from adapterhub.export.gguf import check_new_file, default_gguf, encoded, write_tensors
 from adapterhub.export.llama_cpp import LlamaCppModel
 from adapterhub.export.merged import staged
 from adapterhub.export.ollama import Modelfile
 from adapterhub.export.result import Exported
 from adapterhub.export.subject import Subject, find_subject
+from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Progress, Registry
 
 _FACTORS = {"lora_A.weight": "a", "lora_B.weight": "b", "lora_embedding_A": "a",
@@ -85,9 +88,10 @@ class _Module:
 def _read_modules(subject: Subject, layout: LlamaCppModel) -> list[_Module]:
     version, directory = subject.require_version()
     config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    hint = "adz export REF --gguf folds it into the base"
+    method = load_plugins().get(specs.Method, version.manifest.method)
+    hint = "adz export REF --gguf folds it into the base" if method.mergeable else ALONE
     if config.get("peft_type") != "LORA":
-        raise AdzError(f"{version.reference} is {version.manifest.method}, not a LoRA", hint)
+        raise AdzError(f"{version.reference} is {method.name}, not a LoRA", hint)
     for option in _REFUSED:
         if config.get(option):
             raise AdzError(f"llama.cpp has no {option}, which {version.reference} uses", hint)

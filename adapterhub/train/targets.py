@@ -39,9 +39,14 @@ def report_targets(model: Any) -> TargetReport:
             frozen.update(_matrices(name, module))
     return TargetReport(
         sum(p.numel() for p in trained),
-        _count(layer.rsplit(".", 1)[-1] or type(model).__name__ for layer in layers),
+        _count(_name(layer) or type(model).__name__ for layer in layers),
         dict(sorted(frozen.items())),
     )
+
+
+def _name(layer: str) -> str:
+    """The last part of its path that is no number: the layers of a list have no names."""
+    return next((part for part in reversed(layer.split(".")) if not part.isdigit()), "")
 
 
 def _matrices(name: str, module: torch.nn.Module) -> list[str]:

@@ -241,20 +241,28 @@ def test_it_is_trained_scored_and_run(adz, trained):
     assert answer.out != adz("run", "tiny", "Word: 3", "--max-tokens", "4").out
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (("merge", "sql", "other", "--name", "both"), "a form of its own"),
-        (("convert", "sql", "--name", "plain"), "bottleneck"),
-        (("export", "sql", "--merged", "OUT"), "bottleneck"),
-    ],
-)
-def test_what_it_is_not_made_for_is_refused(
-    adz, trained, commit_adapter, command, message, tmp_path
-):
+def test_what_it_is_not_made_for_is_refused(adz, trained, commit_adapter, tmp_path):
     commit_adapter("other")
-    done = adz(*(str(tmp_path / "out") if word == "OUT" else word for word in command))
-    assert done.code in (1, 2, 3)
-    assert message in done.err.splitlines()[-1]
-    assert "Traceback" not in done.err
+    alone = "adz serve answers with it, adz export NAME DIR writes it alone"
+    for command, message in {
+        ("merge", "sql", "other", "--name", "both"): "a form of its own",
+        ("convert", "sql", "--name", "plain"): "bottleneck",
+        ("export", "sql", "--merged", tmp_path / "out"): alone,
+        ("export", "sql", "--gguf", "q8_0", tmp_path / "out"): alone,
+        ("export", "sql", "--lora-gguf", tmp_path / "out"): alone,
+    }.items():
+        done = adz(*command)
+        assert done.code in (1, 2, 3)
+        assert message in done.err.splitlines()[-1]
+        assert "Traceback" not in done.err
     assert open_registry().names() == ["other", "sql"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_layers_of_a_list_are_reported_by_the_lists_name():
+    from adapterhub.train.targets import report_targets
+
+    model = make("llama").requires_grad_(False)
+    options = BottleneckOptions(size=3, style="pfeiffer")
+    adapted = Bottleneck().attach(model, options, prepared=False)
+    assert report_targets(adapted).adapted == {"layers": 2}
