@@ -252,7 +252,7 @@ def test_memory_stays_below_the_model(
 
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=320, hidden_size=640, intermediate_size=1792, num_hidden_layers=8,
+            vocab_size=320, hidden_size=640, intermediate_size=1792, num_hidden_layers=6,
             num_attention_heads=8, num_key_value_heads=8,
         )
     )  # fmt: skip
