@@ -77,50 +77,23 @@ class EngineConformance(Conformance):
         """Commit the next version of `sql`, which answers in its own way."""
         return commit_tiny_lora(base, folder / f"sql-{seed}", "sql", 4, seed=seed)
 
-    def test_it_answers_the_api(self, base: Any, home: Path, tmp_path: Path) -> None:
-        """The base and an adapter answer, each in its own way and always in the same."""
+    def test_it_answers_the_api(self, adz: Adz, base: Any, home: Path, tmp_path: Path) -> None:
+        """The base and an adapter answer, each in its own way and always in the same. Refusals
+        are 404 for an unknown model and 400 for none, as OpenAI's clients read them. Where the
+        descriptor says `live`, a version committed after the start answers the next request, an
+        alias moves, and an older version still answers as before. SIGTERM ends it with 0."""
         self.commit(base, tmp_path, 1)
+        # One server for all: to start one may take a minute.
         with self.serving(base, home) as server:
-            assert {base.name, "sql"} <= set(server.models()), f"listed are {server.models()}"
-            plain, adapted = server.text(base.name), server.text("sql")
-            assert plain != adapted, "the adapter answers as the base does"
-            assert server.text("sql") == adapted, "a greedy answer differs from the last"
-            _check_usage(server.complete("sql").json())
+            _check_answers(server, base.name)
+            _check_refusals(server)
+            if self.component.live:
+                first = server.text("sql")
+                self.commit(base, tmp_path, 2)
+                _check_swaps(server, adz, first)
             code, err = server.stop()
         assert code == 0, f"SIGTERM ends it with exit code {code}: {err}"
         assert "Traceback" not in err, err
-
-    def test_what_it_refuses_is_an_error_of_the_api(
-        self, base: Any, home: Path, tmp_path: Path
-    ) -> None:
-        """404 for an unknown model, 400 for no model, as OpenAI's clients read it."""
-        self.commit(base, tmp_path, 1)
-        with self.serving(base, home) as server:
-            for model, status in (("nobody", 404), (None, 400), ("Not A Name!", 400)):
-                answer = server.complete(model)
-                assert answer.status_code == status, f"{model!r}: {answer.status_code}"
-                message = answer.json()["error"]["message"]
-                assert message, f"{model!r}: an error without a message"
-                assert "Traceback" not in message, f"{model!r}: {message!r}"
-            assert server.text("sql"), "after refusals it answers no more"
-
-    def test_versions_swap_while_it_runs(
-        self, adz: Adz, base: Any, home: Path, tmp_path: Path
-    ) -> None:
-        """A version committed after the start answers the next request, an alias moves, and an
-        older version still answers as before."""
-        if not self.component.live:
-            return
-        self.commit(base, tmp_path, 1)
-        with self.serving(base, home) as server:
-            first = server.text("sql")
-            self.commit(base, tmp_path, 2)
-            second = server.text("sql")
-            assert second != first, "a new version does not answer under its name"
-            assert server.text("sql@1") == first, "an older version answers otherwise now"
-            for number, text in ((1, first), (2, second)):
-                assert adz("tag", f"sql@{number}", "prod").code == 0
-                assert server.text("sql@prod") == text, f"the alias does not mean sql@{number}"
 
     def test_a_port_in_use_is_one_line(self, adz: Adz, base: Any) -> None:
         """It ends at once, with a reason."""
@@ -166,6 +139,33 @@ def _url_of(process: subprocess.Popen[str]) -> str:
         if line == "}\n":
             return str(json.loads(text)["url"])
     raise AssertionError(f"it never was ready: {process.communicate()[1]}")
+
+
+def _check_answers(server: Server, base: str) -> None:
+    assert {base, "sql"} <= set(server.models()), f"listed are {server.models()}"
+    plain, adapted = server.text(base), server.text("sql")
+    assert plain != adapted, "the adapter answers as the base does"
+    assert server.text("sql") == adapted, "a greedy answer differs from the last"
+    _check_usage(server.complete("sql").json())
+
+
+def _check_refusals(server: Server) -> None:
+    for model, status in (("nobody", 404), (None, 400), ("Not A Name!", 400)):
+        answer = server.complete(model)
+        assert answer.status_code == status, f"{model!r}: {answer.status_code}"
+        message = answer.json()["error"]["message"]
+        assert message, f"{model!r}: an error without a message"
+        assert "Traceback" not in message, f"{model!r}: {message!r}"
+    assert server.text("sql"), "after refusals it answers no more"
+
+
+def _check_swaps(server: Server, adz: Adz, first: str) -> None:
+    second = server.text("sql")
+    assert second != first, "a new version does not answer under its name"
+    assert server.text("sql@1") == first, "an older version answers otherwise now"
+    for number, text in ((1, first), (2, second)):
+        assert adz("tag", f"sql@{number}", "prod").code == 0
+        assert server.text("sql@prod") == text, f"the alias does not mean sql@{number}"
 
 
 def _check_usage(answer: dict[str, Any]) -> None:
