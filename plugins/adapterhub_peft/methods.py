@@ -147,7 +147,7 @@ class AdaptionPrompt(PeftMethod):
 def _refused(model: Any, options: PeftOptions, error: Exception) -> AdzError:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     name = options.kind.config.removesuffix("Config")
-    if next(model.parameters()).is_meta and "meta" in reason:
+    if next(model.parameters()).is_meta and "meta" in reason.lower():
         return usage_error(
             f"{name} computes its beginning from the base's weights, which a dry run does not load",
             "train without --dry-run",
