@@ -23,6 +23,7 @@ from adapterhub.exchange.remotes import open_remote
 from adapterhub.manifest import FileRecord, sha256_of
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import RemoteFile, RemoteVersion
+from adapterhub.testing import RemoteConformance
 from adapterhub_remotes.files import FilesRemote
 
 MANIFEST = b'{"name":"sql"}'
@@ -51,6 +52,19 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     found = boto3.resource("s3").create_bucket(Bucket="adapters")
     found.objects.delete()
     return found
+
+
+class TestS3(RemoteConformance):
+    """A bucket is what every remote promises to be."""
+
+    name = "files"
+
+    @pytest.fixture(autouse=True)
+    def empty(self, bucket: Any) -> None:
+        """Each test has an empty bucket."""
+
+    def url(self, folder: Path) -> str:
+        return "s3://adapters/share"
 
 
 def test_what_was_written_is_read_from_any_offset(bucket: Any, tmp_path: Path) -> None:

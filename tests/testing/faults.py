@@ -128,6 +128,15 @@ FAULTS: dict[str, list[Fault]] = {
         Fault("paper.py", 'return Example(prompt=prompt, completion=f" {row[\'abstract\']}")',
               "return Example()", "test_it_reads_its_rows", "nothing is learnt"),
         Fault("paper.py", "or not row[column]", "", "test_it_refuses_with_a_reason", "it reads"),
+        Fault(PLUGIN, 'impl="adz_plugin_template.paper:Paper",',
+              'impl="adz_plugin_template.paper:Paper", kind="preference",',
+              "test_its_rows_are_of_its_kind", "is read as supervised"),
+        Fault("paper.py", "    def example(self",
+              "    def row(self, example):\n"
+              "        title, rest = example.prompt.split('\\nKeywords: ')\n"
+              "        keywords = rest.removesuffix('\\nAbstract:').split(', ')\n"
+              "        return dict(title=title, keywords=keywords, abstract=example.completion)\n\n"
+              "    def example(self", "test_what_it_writes_it_reads", "is written as"),
     ],
     "readable": [
         Fault("readable.py", "opened.seek(offset)", "opened.seek(0)",

@@ -14,12 +14,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from faults import FAULTS, KINDS
 
+from adapterhub import testing
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "adz-plugin-template"
 CASES = [(name, fault) for name, faults in FAULTS.items() for fault in faults]
 
 
 def test_there_is_a_broken_example_of_each_kind():
     assert set(FAULTS) == set(KINDS)
+    classes = {name for name in testing.__all__ if name.endswith("Conformance")}
+    assert {kind.__name__ for kind in KINDS.values()} == classes
     assert len(CASES) >= 20
 
 

@@ -25,11 +25,7 @@ class QuantizerConformance(Conformance):
 
     def prepared(self, record: Any) -> Any:
         """The tiny base as it is held in training."""
-        quantizer = self.implementation()
-        arguments = quantizer.load_arguments(self.made_options())
-        assert isinstance(arguments, dict), "load_arguments returns no dict"
-        model = load_base(record, arguments=arguments).requires_grad_(False)
-        return quantizer.prepare(model)
+        return training.load_held(record, self.implementation(), self.made_options())
 
     def test_base_is_frozen(self, tiny_base: Any) -> None:
         """`prepare` leaves nothing trainable: that is the method's part."""

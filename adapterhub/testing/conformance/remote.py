@@ -30,6 +30,7 @@ class RemoteConformance(Conformance):
 
     numbers_are_final: whether it refuses another version under a number that is taken. One that
     cannot know leaves that to `adz push`, which looks before and after.
+    can_list: whether it can say which adapters it holds.
     """
 
     kind: ClassVar[type[specs.Component]] = specs.Remote
@@ -44,13 +45,17 @@ class RemoteConformance(Conformance):
         """The remote at `url`, found by its scheme."""
         return open_remote(self.url(folder))
 
-    def write(self, remote: Remote, folder: Path, data: bytes = _DATA) -> RemoteFile:
+    def write(
+        self,
+        remote: Remote,
+        folder: Path,
+        data: bytes = _DATA,
+        name: str = "adapter_model.safetensors",
+    ) -> RemoteFile:
         """Upload one file of the adapter `sql`."""
         path = folder / "upload.bin"
         path.write_bytes(data)
-        file = RemoteFile(
-            "adapter_model.safetensors", FileRecord(sha256=sha256_of(data), size=len(data))
-        )
+        file = RemoteFile(name, FileRecord(sha256=sha256_of(data), size=len(data)))
         remote.write("sql", file, path, lambda count: None)
         return file
 
@@ -116,9 +121,10 @@ class RemoteConformance(Conformance):
         assert there.get("prod") == second.manifest, "the alias did not move"
         assert there.get("1") == first.manifest, "number 1 means another version now"
         if self.numbers_are_final:
+            rival = RemoteVersion(_manifest("sql", 1, file, method="dora"))
             text_raised(
                 AdzError,
-                lambda: remote.publish("sql", second, ["1"], "# sql"),
+                lambda: remote.publish("sql", rival, ["1"], "# sql"),
                 "a number that is taken was given to another version",
             )
 
@@ -129,14 +135,15 @@ class RemoteConformance(Conformance):
         for folder in folders:
             folder.mkdir()
         datas = [bytes([n]) * 5000 for n in range(8)]
+        names = [f"part-{n}.safetensors" for n in range(8)]
         with ThreadPoolExecutor(8) as pool:
-            files = list(pool.map(self.write, [remote] * 8, folders, datas))
-        version = RemoteVersion(_manifest("sql", 1, files[0]))
-        remote.publish("sql", version, ["1"], "# sql")
+            files = list(pool.map(self.write, [remote] * 8, folders, datas, names))
+        remote.publish("sql", RemoteVersion(_manifest("sql", 1, *files)), ["1"], "# sql")
+        found = remote.find("sql", "1")
+        assert found is not None, "what was published is not found"
         for file, data in zip(files, datas, strict=True):
-            if remote.contains("sql", file):
-                same = b"".join(remote.read("sql", version, file, 0)) == data
-                assert same, "threads at once read other bytes"
+            same = b"".join(remote.read("sql", found, file, 0)) == data
+            assert same, f"{file.name} has other bytes than a thread wrote"
 
     def test_adz_pushes_and_pulls(
         self,
@@ -172,18 +179,18 @@ class RemoteConformance(Conformance):
         check_refusal(adz("pull", "nobody", "--from", self.url(tmp_path)))
 
 
-def _manifest(name: str, number: int, file: RemoteFile) -> bytes:
+def _manifest(name: str, number: int, *files: RemoteFile, method: str = "lora") -> bytes:
     # Some remotes read it, and describe what they store by it.
-    files = {file.name: file.record}
+    records = {file.name: file.record for file in files}
     manifest = Manifest(
         name=name,
         version=number,
-        method="lora",
+        method=method,
         made_by="import",
         base=BaseLink(status="unknown"),
         prompt_format="plain",
         adapter={"rank": 8},
-        files=files,
-        payload=payload_digest(files),
+        files=records,
+        payload=payload_digest(records),
     )
     return manifest.canonical()

@@ -9,15 +9,28 @@ from typing import Any
 
 import torch
 
+from adapterhub import specs
 from adapterhub.config import merge_into, parse_overrides
+from adapterhub.models import load_base
 from adapterhub.testing.conformance.base import check_success
 from adapterhub.testing.fixtures import Adz
 
 TOKENS = torch.tensor([[3, 70, 80, 90, 100], [3, 71, 81, 91, 101]])
+_WORDS = [chr(97 + n) for n in range(16)]
+_ASKED = [{"prompt": f"Word: {word}\nTwice:"} for word in _WORDS]
 ROWS: tuple[Mapping[str, Any], ...] = tuple(
-    {"prompt": f"Word: {chr(97 + n)}\nTwice:", "completion": f" {chr(97 + n)}" * 2}
-    for n in range(16)
+    {**asked, "completion": f" {word}" * 2} for asked, word in zip(_ASKED, _WORDS, strict=True)
 )
+ROWS_OF: Mapping[specs.RowKind, Sequence[Mapping[str, Any]]] = {
+    "supervised": ROWS,
+    "preference": [
+        {**asked, "chosen": f" {word}" * 2, "rejected": f" {word}"}
+        for asked, word in zip(_ASKED, _WORDS, strict=True)
+    ],
+    "unpaired_preference": [{**row, "label": number % 3 > 0} for number, row in enumerate(ROWS)],
+    "prompt": _ASKED,
+}
+"""Rows of each kind."""
 _STEPS = ("training.max_steps=3", "training.batch_size=4", "training.lr=0.01", "data.holdout=0.25")
 
 
@@ -48,6 +61,13 @@ def option_flags(section: str, options: Mapping[str, Any]) -> list[str]:
     pairs = [f"{section}.{name}={json.dumps(value)}" for name, value in options.items()]
     merge_into({}, parse_overrides(pairs))
     return [word for pair in pairs for word in ("-o", pair)]
+
+
+def load_held(record: Any, quantizer: Any, options: Any) -> Any:
+    """The base, frozen, as a `protocols.Quantizer` holds it in training."""
+    arguments = quantizer.load_arguments(options)
+    assert isinstance(arguments, dict), "load_arguments returns no dict"
+    return quantizer.prepare(load_base(record, arguments=arguments).requires_grad_(False))
 
 
 def take_steps(model: Any, count: int = 3) -> None:
