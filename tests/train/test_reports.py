@@ -54,7 +54,8 @@ def test_a_tracker_that_is_missing_is_one_sentence(
     result = adz(*arguments)
     assert result.code == 1
     assert (
-        "training.report_to names wandb, which is not installed (pip install wandb)" in result.err
+        "training.report_to names wandb, which is not installed "
+        "(pip install 'adapterhub[trackers]')" in result.err
     )
 
 
@@ -68,7 +69,7 @@ def test_a_folder_of_its_name_is_not_the_tracker(
         check_installed(["no_such_tracker"])
 
 
-def test_a_tracker_that_does_not_start_is_one_sentence(plan_for: PlanFor) -> None:
+def test_a_tracker_that_does_not_start_is_one_sentence() -> None:
     class WandbCallback:
         def setup(self, *given: Any) -> None:
             raise RuntimeError("No API key configured.\nUse `wandb login`.")
@@ -77,7 +78,8 @@ def test_a_tracker_that_does_not_start_is_one_sentence(plan_for: PlanFor) -> Non
         args=None, state=None, model=None,
         callback_handler=SimpleNamespace(callbacks=[WandbCallback()]),
     )  # fmt: skip
-    run: Any = SimpleNamespace(recipe=plan_for().recipe)
+    training = SimpleNamespace(report_to=("wandb",))
+    run: Any = SimpleNamespace(recipe=SimpleNamespace(training=training))
     message = "a tracker of training.report_to did not start: No API key configured."
     with pytest.raises(AdzError, match=message), reported(trainer, run):
         pass
