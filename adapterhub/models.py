@@ -43,7 +43,8 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(
             directory, dtype=_resolve_dtype(dtype), use_safetensors=True, **_LOCAL, **arguments
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    # ImportError: of a base that is stored by a quantizer whose library is missing.
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _not_loadable(record, "model", error) from error
     return model.eval()
 

@@ -78,11 +78,13 @@ class Quantizer(Component):
     """A way to hold the base while training. `impl` is a `protocols.Quantizer`.
 
     methods: those that were seen to train over it; a method that names the quantizers it works
-    with knows nothing of one that came later.
+    with knows nothing of one that came later. stored_only: a base that is stored by it is
+    trained over, and it quantises none.
     """
 
     bits: int
     methods: tuple[str, ...] = ()
+    stored_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,8 @@ def method_reference() -> str:
         cells = [f"`{method.name}`", method.summary, *("yes" if fact else "-" for fact in facts)]
         parts[-1] += f"\n| {' | '.join(cells)} | {', '.join(over) or '-'} |"
     parts[-1] += "\n"
-    parts.append("## Quantizers\n\n| quantizer | what it is | bits | needs | status |")
+    parts.append(f"## Quantizers\n\n{inspect.cleandoc(_QUANTIZERS)}\n")
+    parts.append("| quantizer | what it is | bits | needs | status |")
     parts[-1] += "\n|---|---|---|---|---|"
     for q in _own(specs.Quantizer):
         hint = q.install_hint.removeprefix("pip install ")
@@ -139,6 +140,18 @@ def method_reference() -> str:
     parts.append("\n".join(f"- `{kind}`: {why}." for kind, why in LEFT_OUT.items()) + "\n")
     return "\n".join(parts)
 
+
+_QUANTIZERS = """
+    `adz train --quantizer NAME` holds the base so while it trains, `adz base quantize BASE --with
+    NAME` stores it so. All are tested on a CPU but `gptq` and `awq`, which are not tried: gptqmodel
+    7.7 wants torch 2.14 and transformers 5.20, and adz is tested with 2.13 and 5.19. No test runs
+    on a GPU.
+
+    `hqq` loads the base in floats and quantises its linear layers then; it stores no base, because
+    transformers 5 cannot load one. `torchao` is 8-bit only: PEFT trains over no 4-bit weights of
+    it. Where hqq or torchao is installed, transformers imports it whenever a model is loaded, which
+    hqq makes slower by seconds: they are no part of `[train]`.
+    """
 
 _METHODS = """
     `adz train --method NAME` takes each of these; `-o method.KEY=VALUE` sets its options, which

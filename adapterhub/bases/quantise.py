@@ -39,6 +39,15 @@ def stored_quantizer(base: BaseRecord) -> str | None:
     return str(settings.get("bnb_4bit_quant_type")) if settings.get("load_in_4bit") else "int8"
 
 
+def check_makes(quantizer: specs.Quantizer) -> None:
+    """Raise AdzError for one that quantises no base."""
+    if quantizer.stored_only:
+        raise usage_error(
+            f"{quantizer.name} quantises with data, which adz does not do",
+            f"add a base that is stored by {quantizer.name}, and train over it without --quantizer",
+        )
+
+
 def quantise_base(
     registry: Registry,
     base: BaseRecord,
@@ -55,6 +64,7 @@ def quantise_base(
     """
     plugins = load_plugins()
     component = plugins.get(specs.Quantizer, quantizer)
+    check_makes(component)
     model_of_options = plugins.load_options(component)
     if model_of_options is None and options:
         raise usage_error(f"{component.name} has no options")
@@ -63,8 +73,7 @@ def quantise_base(
     if stored_quantizer(base):
         raise usage_error(f"{base.name} is stored by {stored_quantizer(base)} already")
     verify_base(base)
-    made: Quantizer = plugins.load_implementation(component)()
-    arguments = made.load_arguments(chosen)  # type: ignore[arg-type]
+    arguments = _arguments(component, chosen)
     with staging_folder(home_staging()) as folder:
         directory = folder / "base"
         with progress.task(f"quantising {base.name}", None):
@@ -75,6 +84,18 @@ def quantise_base(
             "environment": environment(_LIBRARIES, component),
         }
         return add_made_base(registry, name, directory, derivation, progress)
+
+
+def _arguments(component: specs.Quantizer, options: Any) -> Mapping[str, Any]:
+    made: Quantizer = load_plugins().load_implementation(component)()
+    arguments = made.load_arguments(options)
+    # Without, transformers would store plain floats.
+    if "quantization_config" not in arguments:
+        raise usage_error(
+            f"{component.name} cannot store a base: it quantises one that is loaded",
+            f"adz train --quantizer {component.name} does that",
+        )
+    return arguments
 
 
 def _write(model: Any, base: BaseRecord, component: specs.Quantizer, directory: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from adapterhub import specs
 from adapterhub.bases.choose import choose_base
-from adapterhub.bases.quantise import stored_quantizer
+from adapterhub.bases.quantise import check_makes, stored_quantizer
 from adapterhub.bases.verify import verify_base
 from adapterhub.config import validate
 from adapterhub.data import DataSet, Mixture, choose_format, mix, read_examples
@@ -115,6 +115,8 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     objective = plugins.get(specs.Objective, recipe.objective.name)
     if objective.unavailable:
         raise usage_error(f"there is no objective {objective.name}", objective.unavailable)
+    if quantizer is not None:
+        check_makes(quantizer)
     _check_pair(method, quantizer)
     check_installed(recipe.training.report_to)
     _check_optimizer(recipe.training.optimizer)

@@ -20,8 +20,10 @@ TOKENS = {"tokens": 16}
 LORA = {"r": 16, "alpha": 32, "targets": "all-linear", "parameters": "auto"}
 FOUR_BITS = ("nf4", "fp4")
 BITS_AND_BYTES = (*FOUR_BITS, "int8")
-ANY_QUANTIZER = (*BITS_AND_BYTES, "torchao", "hqq", "gptq", "awq")
-UNTRIED = "PEFT's layers of it are tried over bitsandbytes only"
+OVER_LINEAR = (*BITS_AND_BYTES, "torchao")
+OVER_ANY_LAYER = (*OVER_LINEAR, "hqq")
+ANY_QUANTIZER = (*OVER_ANY_LAYER, "gptq", "awq")
+UNTRIED = "PEFT's layers of it were not seen to train over that"
 PLAIN_FLOATS = "it computes with the base's weights, which must be plain floats"
 
 NO_TASKS = "every row of its data has a task, and rows here have none"
@@ -56,7 +58,7 @@ class Entry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     impl: str = "methods:PeftMethod"
     facts: Mapping[str, Any] = field(default_factory=dict)
-    quantizers: tuple[str, ...] = BITS_AND_BYTES
+    quantizers: tuple[str, ...] = OVER_LINEAR
     quantizer_reason: str = UNTRIED
 
 
@@ -91,7 +93,7 @@ _LISTED: Mapping[str, Entry] = {
     ),
     "dora": Entry(
         "LORA", "LoRA with the magnitude of each weight learnt apart", 5e-4, LORA,
-        {"use_dora": True}, "lora:Lora", _changes(), FOUR_BITS,
+        {"use_dora": True}, "lora:Lora", _changes(), (*FOUR_BITS, "torchao", "hqq"),
         "PEFT and bitsandbytes lose the scales of 8-bit weights after the first step",
     ),
     "pissa": Entry(
@@ -101,7 +103,7 @@ _LISTED: Mapping[str, Entry] = {
     ),
     "eva": Entry(
         "LORA", "LoRA that begins at the main directions of the activations on the data", 5e-4,
-        LORA, {"init_lora_weights": "eva"}, "lora:Eva", _changes(vllm=True),
+        LORA, {"init_lora_weights": "eva"}, "lora:Eva", _changes(vllm=True), OVER_ANY_LAYER,
     ),
     "loftq": Entry(
         "LORA", "LoRA that begins at what a 4-bit quantizer loses", 5e-4, LORA,
@@ -118,26 +120,30 @@ _LISTED: Mapping[str, Entry] = {
         AUTO | {"feedforward": "auto"}, impl="methods:Ia3", facts=_changes(),
     ),
     "prefix": Entry(
-        "PREFIX_TUNING", "Learnt keys and values before every layer's own", 1e-2, TOKENS
+        "PREFIX_TUNING", "Learnt keys and values before every layer's own", 1e-2, TOKENS,
+        quantizers=OVER_ANY_LAYER,
     ),
     "prompt": Entry(
         "PROMPT_TUNING", "Learnt embeddings before the prompt", 3e-2,
-        TOKENS | {"init": "SAMPLE_VOCAB"}, facts={"vllm": True},
+        TOKENS | {"init": "SAMPLE_VOCAB"}, facts={"vllm": True}, quantizers=OVER_ANY_LAYER,
     ),
     "p_tuning": Entry(
         "P_TUNING", "Learnt embeddings before the prompt, made by a small network", 1e-3, TOKENS,
-        facts={"vllm": True},
+        facts={"vllm": True}, quantizers=OVER_ANY_LAYER,
     ),
     "adaption_prompt": Entry(
         "ADAPTION_PROMPT", "LLaMA-Adapter: a gated prompt within the attention of each layer",
         5e-3, AUTO | {"adapter_len": 10}, impl="methods:AdaptionPrompt",
+        quantizers=OVER_ANY_LAYER,
     ),
     "adamss": Entry("ADAMSS", "Updates in clustered subspaces of the weights", 1e-3,
                     facts={"mergeable": True, "requires": ("sklearn",)},
         quantizers=(), quantizer_reason=PLAIN_FLOATS,
     ),
     "beft": Entry("BEFT", "Learnt biases of chosen layers", 1e-3, AUTO),
-    "boft": Entry("BOFT", "Orthogonal updates in butterfly factors", 1e-3, facts=_changes()),
+    "boft": Entry("BOFT", "Orthogonal updates in butterfly factors", 1e-3, facts=_changes(),
+        quantizers=OVER_ANY_LAYER,
+    ),
     "c3a": Entry("C3A", "Block-circular convolutions", 3e-1, facts=_changes()),
     "deft": Entry("DEFT", "A projection taken away and another injected", 1e-4, facts=_changes(),
         quantizers=(), quantizer_reason=PLAIN_FLOATS,
@@ -152,7 +158,8 @@ _LISTED: Mapping[str, Entry] = {
     ),
     "gralora": Entry("GRALORA", "LoRA in blocks of each weight", 2e-4, facts=_changes()),
     "hira": Entry(
-        "HIRA", "The weight times a low-rank matrix, element by element", 4.5e-3, facts=_changes()
+        "HIRA", "The weight times a low-rank matrix, element by element", 4.5e-3, facts=_changes(),
+        quantizers=BITS_AND_BYTES, quantizer_reason="it multiplies weights that know no product",
     ),
     "hra": Entry("HRA", "A chain of learnt reflections", 1e-3, facts=_changes(),
         quantizers=(), quantizer_reason=PLAIN_FLOATS,
@@ -160,16 +167,20 @@ _LISTED: Mapping[str, Entry] = {
     "lily": Entry("LILY", "LoRA with factors shared between layers", 1e-3),
     "ln_tuning": Entry(
         "LN_TUNING", "The scales of the normalisation layers", 1e-3, AUTO, impl="methods:LnTuning",
-        facts={"mergeable": True},
+        facts={"mergeable": True}, quantizers=OVER_ANY_LAYER,
     ),
     "loha": Entry("LOHA", "Element-wise products of low-rank updates", 1e-3, facts=_changes(),
-        quantizers=("int8",), quantizer_reason=PLAIN_FLOATS,
+        quantizers=("int8", "torchao"), quantizer_reason=PLAIN_FLOATS,
     ),
     "lokr": Entry("LOKR", "Kronecker products of small factors", 3e-3, facts=_changes(),
-        quantizers=("int8",), quantizer_reason=PLAIN_FLOATS,
+        quantizers=("int8", "torchao"), quantizer_reason=PLAIN_FLOATS,
     ),
-    "miss": Entry("MISS", "One small matrix repeated along each weight", 1e-4, facts=_changes()),
-    "oft": Entry("OFT", "Orthogonal rotations in blocks", 1e-4, facts=_changes()),
+    "miss": Entry("MISS", "One small matrix repeated along each weight", 1e-4, facts=_changes(),
+        quantizers=OVER_ANY_LAYER,
+    ),
+    "oft": Entry("OFT", "Orthogonal rotations in blocks", 1e-4, facts=_changes(),
+        quantizers=OVER_ANY_LAYER,
+    ),
     "osf": Entry(
         "OSF", "The small singular values, orthogonal to the large ones", 5e-5, facts=_changes(),
         quantizers=(), quantizer_reason=PLAIN_FLOATS,
@@ -186,7 +197,7 @@ _LISTED: Mapping[str, Entry] = {
     "road": Entry("ROAD", "Rotations of pairs of activations", 1e-3, facts=_changes()),
     "shira": Entry(
         "SHIRA", "One in a hundred weights, chosen at random", 3e-4,
-        ALL | {"random_seed": 0}, facts=_changes(),
+        ALL | {"random_seed": 0}, facts=_changes(), quantizers=OVER_ANY_LAYER,
     ),
     "supertuning": Entry("SUPERTUNING", "The largest weights only", 3e-4, facts=_changes(),
         quantizers=(), quantizer_reason=PLAIN_FLOATS,
@@ -197,12 +208,14 @@ _LISTED: Mapping[str, Entry] = {
     ),
     "trainable_tokens": Entry(
         "TRAINABLE_TOKENS", "The embeddings of a few tokens", 1e-2,
-        AUTO | {"token_indices": ...}, facts=_changes(),
+        AUTO | {"token_indices": ...}, facts=_changes(), quantizers=OVER_ANY_LAYER,
     ),
     "unilora": Entry("UNILORA", "LoRA from one short shared vector", 1e-3, facts=_changes(),
         quantizers=(), quantizer_reason=PLAIN_FLOATS,
     ),
     "vblora": Entry("VBLORA", "LoRA from a shared bank of vectors", 1e-3, facts=_changes()),
-    "vera": Entry("VERA", "Scales of frozen random factors", 1e-3, facts=_changes()),
+    "vera": Entry("VERA", "Scales of frozen random factors", 1e-3, facts=_changes(),
+        quantizers=OVER_ANY_LAYER,
+    ),
     "waveft": Entry("WAVEFT", "A few learnt wavelet coefficients", 1e-3, facts=_changes()),
 }  # fmt: skip

@@ -26,7 +26,13 @@ from adapterhub.protocols import Fold, LowRank, WeightUpdate
 from adapterhub_peft.fold import fold_ia3
 from adapterhub_peft.low_rank import low_rank
 from adapterhub_peft.options import PeftOptions
-from adapterhub_peft.targets import AUTO, check_targets, norm_layers
+from adapterhub_peft.targets import (
+    ALL_LINEAR,
+    AUTO,
+    check_targets,
+    linear_layers,
+    norm_layers,
+)
 from adapterhub_peft.updates import weight_updates
 
 WEIGHTS = "adapter_model.safetensors"
@@ -46,6 +52,8 @@ class PeftMethod:
                 fields[field] = None
             elif fields.get(field) is not None:
                 check_targets(model, fields[field], f"method.{name}")
+                if fields[field] == ALL_LINEAR:
+                    fields[field] = linear_layers(model)
         config: PeftConfig = getattr(peft, options.kind.config)(
             task_type=TaskType.CAUSAL_LM, **fields
         )

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import torch
+
 from adapterhub.errors import usage_error
 
 ALL_LINEAR = "all-linear"
@@ -39,6 +41,18 @@ def check_targets(model: Any, targets: str | list[str], option: str) -> None:
     for target in targets:
         if not any(_ends(name, target) for name in names):
             raise _no_match(model, target, names, option)
+
+
+def linear_layers(model: Any) -> str | list[str]:
+    """What `all-linear` means. PEFT's own word, except where a quantizer holds linear layers in
+    classes that PEFT's search does not take for any: there the ends of their names."""
+    output = model.get_output_embeddings()
+    kinds: dict[str, bool] = {}
+    for name, module in model.named_modules():
+        if module is not output and hasattr(module, "in_features") and _is_leaf(module):
+            end = name.rsplit(".", 1)[-1]
+            kinds[end] = kinds.get(end, True) and isinstance(module, torch.nn.Linear)
+    return ALL_LINEAR if all(kinds.values()) else sorted(kinds)
 
 
 def check_parameters(model: Any, targets: Sequence[str], option: str) -> None:

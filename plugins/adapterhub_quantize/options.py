@@ -28,23 +28,17 @@ class Int8Options(_Options):
 class TorchAoOptions(_Options):
     """Options of `torchao`."""
 
-    weights: Literal["int8", "int4"] = "int8"
-    """How the weights are held; int4 needs a GPU."""
-    group_size: int = Field(default=128, ge=32)
-    """Weights that share a scale, with int4."""
+    group_size: int = Field(default=0, ge=0)
+    """Weights that share a scale; 0: a whole row."""
 
 
 class HqqOptions(_Options):
     """Options of `hqq`."""
 
     bits: Literal[1, 2, 3, 4, 8] = 4
-    group_size: int = Field(default=64, ge=8)
+    group_size: int = Field(default=64, ge=8, multiple_of=8)
     """Weights that share a scale."""
 
 
 class StoredOptions(_Options):
-    """Options of `gptq` and `awq`, for a base that is stored so."""
-
-    bits: Literal[2, 3, 4, 8] = 4
-    group_size: int = Field(default=128, ge=-1)
-    """Weights that share a scale; -1: a whole row."""
+    """Options of `gptq` and `awq`: a base that is stored so has them in its own files."""

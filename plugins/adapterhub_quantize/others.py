@@ -1,67 +1,81 @@
-"""torchao, HQQ, GPTQ and AWQ, through transformers' `quantization_config`."""
+"""torchao and HQQ, which quantise while loading, and GPTQ and AWQ, which a base is stored by."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from peft import prepare_model_for_kbit_training
-from transformers import AwqConfig, GPTQConfig, HqqConfig, TorchAoConfig
 
-from adapterhub.errors import AdzError
+from adapterhub.errors import usage_error
 from adapterhub.models import compute_device
 from adapterhub_quantize.options import HqqOptions, StoredOptions, TorchAoOptions
 
 
-class _Quantizer:
+class TorchAo:
+    """PyTorch's own 8-bit integers, one scale a row or a group."""
+
+    def load_arguments(self, options: TorchAoOptions) -> dict[str, Any]:
+        """A `quantization_config` for transformers."""
+        from torchao.quantization import Int8WeightOnlyConfig, PerGroup, PerRow
+        from transformers import TorchAoConfig
+
+        scales = PerGroup(options.group_size) if options.group_size else PerRow()
+        config = Int8WeightOnlyConfig(granularity=scales, set_inductor_config=False)
+        return {"quantization_config": TorchAoConfig(quant_type=config)}
+
     def prepare(self, model: Any) -> Any:
-        """Freeze the base; norms and embeddings in float32, as QLoRA trains."""
+        """Freeze the base."""
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
-class TorchAo(_Quantizer):
-    """PyTorch's own integers for weights."""
+class Hqq:
+    """Half-quadratic quantisation (Badri and Shaji, 2023), which needs no data.
 
-    def load_arguments(self, options: TorchAoOptions) -> dict[str, Any]:
-        """A `quantization_config`; AdzError for int4 without a GPU."""
-        from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+    By hqq's own layers, put in after loading: transformers 5 has no way to load them.
+    """
 
-        if options.weights == "int8":
-            return {"quantization_config": TorchAoConfig(quant_type=Int8WeightOnlyConfig())}
-        _need_gpu("torchao with quantizer.weights=int4")
-        four = Int4WeightOnlyConfig(group_size=options.group_size)
-        return {"quantization_config": TorchAoConfig(quant_type=four)}
-
-
-class Hqq(_Quantizer):
-    """Half-quadratic quantisation, which needs no data."""
+    options: HqqOptions
 
     def load_arguments(self, options: HqqOptions) -> dict[str, Any]:
-        """A `quantization_config`; AdzError without a GPU."""
-        _need_gpu("hqq")
-        config = HqqConfig(nbits=options.bits, group_size=options.group_size)
-        return {"quantization_config": config}
+        """Nothing: the base is loaded in floats."""
+        self.options = options
+        return {}
+
+    def prepare(self, model: Any) -> Any:
+        """Quantise every linear layer but the output layer, in place, where it is computed."""
+        device = compute_device()
+        output = model.get_output_embeddings()
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, torch.nn.Linear) and layer is not output:
+                parent, _, last = name.rpartition(".")
+                setattr(model.get_submodule(parent), last, self._held(name, layer, device))
+        return model.requires_grad_(False).to(device)
+
+    def _held(self, name: str, layer: torch.nn.Linear, device: torch.device) -> torch.nn.Module:
+        from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+        size = self.options.group_size
+        if layer.weight.numel() % size:
+            shape = " x ".join(map(str, layer.weight.shape))
+            raise usage_error(
+                f"quantizer.group_size={size} does not divide the {shape} weights of {name}",
+                "choose a power of two, such as 32",
+            )
+        config = BaseQuantizeConfig(nbits=self.options.bits, group_size=size)
+        held: torch.nn.Module = HQQLinear(
+            layer, config, compute_dtype=layer.weight.dtype, device=str(device)
+        )
+        return held
 
 
-class Gptq(_Quantizer):
-    """A base that is stored as GPTQ made it."""
+class Stored:
+    """`gptq` and `awq`: transformers loads such a base through gptqmodel as it is stored."""
 
     def load_arguments(self, options: StoredOptions) -> dict[str, Any]:
-        """A `quantization_config`; AdzError without a GPU."""
-        _need_gpu("gptq")
-        config = GPTQConfig(bits=options.bits, group_size=options.group_size)
-        return {"quantization_config": config}
+        """Nothing: the base's own configuration says how."""
+        return {}
 
-
-class Awq(_Quantizer):
-    """A base that is stored as AWQ made it."""
-
-    def load_arguments(self, options: StoredOptions) -> dict[str, Any]:
-        """A `quantization_config`; AdzError without a GPU."""
-        _need_gpu("awq")
-        config = AwqConfig(bits=options.bits, group_size=options.group_size)
-        return {"quantization_config": config}
-
-
-def _need_gpu(what: str) -> None:
-    if compute_device().type == "cpu":
-        raise AdzError(f"{what} needs a GPU, and there is none", "on a CPU: --quantizer nf4")
+    def prepare(self, model: Any) -> Any:
+        """Freeze the base."""
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -8,26 +8,30 @@ from typing import Any
 from adapterhub import hookimpl, specs
 
 _NEEDS = ("torch", "transformers", "peft")
-_INSTALL = "pip install 'adapterhub[train]'"
+_INSTALL = {
+    "bitsandbytes": "pip install 'adapterhub[train]'",
+    "torchao": "pip install 'adapterhub[torchao]'",
+    "hqq": "pip install 'adapterhub[hqq]'",
+    "gptqmodel": "pip install gptqmodel",
+}
 
 
 def _quantizer(name: str, summary: str, impl: str, config: str, **facts: Any) -> specs.Quantizer:
     library = facts.pop("library", "bitsandbytes")
-    extra = _INSTALL if library == "bitsandbytes" else f"pip install {library}"
     return specs.Quantizer(
         name=name,
         summary=summary,
         impl=f"adapterhub_quantize.{impl}",
         config=f"adapterhub_quantize.options:{config}",
         requires=(*_NEEDS, library),
-        install_hint=extra,
+        install_hint=_INSTALL[library],
         **facts,
     )
 
 
 @hookimpl
 def adapterhub_quantizers() -> Iterable[specs.Quantizer]:
-    """Those of bitsandbytes run on a CPU and on a GPU; the others are not proven on either."""
+    """Those of bitsandbytes, torchao and hqq are tested on a CPU, the others nowhere."""
     yield _quantizer(
         "nf4", "4-bit NormalFloat with double quantisation: QLoRA", "quantizers:Nf4",
         "FourBitOptions", bits=4,
@@ -40,18 +44,15 @@ def adapterhub_quantizers() -> Iterable[specs.Quantizer]:
         "Int8Options", bits=8,
     )  # fmt: skip
     yield _quantizer(
-        "torchao", "PyTorch's own 8-bit weights, or 4-bit on a GPU", "others:TorchAo",
-        "TorchAoOptions", bits=8, library="torchao", status="gpu-unproven",
+        "torchao", "PyTorch's own 8-bit weights", "others:TorchAo", "TorchAoOptions", bits=8,
+        library="torchao",
     )  # fmt: skip
     yield _quantizer(
         "hqq", "Half-quadratic quantisation: 1 to 8 bits without data", "others:Hqq",
-        "HqqOptions", bits=4, library="hqq", status="gpu-unproven",
+        "HqqOptions", bits=4, library="hqq",
     )  # fmt: skip
-    yield _quantizer(
-        "gptq", "A base that is stored as GPTQ made it", "others:Gptq", "StoredOptions", bits=4,
-        library="gptqmodel", status="gpu-unproven",
-    )  # fmt: skip
-    yield _quantizer(
-        "awq", "A base that is stored as AWQ made it", "others:Awq", "StoredOptions", bits=4,
-        library="gptqmodel", status="gpu-unproven",
-    )  # fmt: skip
+    for name in ("gptq", "awq"):
+        yield _quantizer(
+            name, f"A base that is stored as {name.upper()} made it (not tried)", "others:Stored",
+            "StoredOptions", bits=4, library="gptqmodel", status="gpu-unproven", stored_only=True,
+        )  # fmt: skip

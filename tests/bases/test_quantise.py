@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    TorchAoConfig,
+)
 
 from adapterhub.models import cpu_has_bf16
 from adapterhub.plugins import open_registry
@@ -148,3 +153,28 @@ def test_a_full_disk_is_told_with_what_was_needed(save, adz, tiny_base, home, mo
     assert 0.05 < float(found[1]) < 0.5
     assert [base.name for base in open_registry().bases()] == ["tiny"]
     assert list((home / "staging").iterdir()) == []
+
+
+@torch.no_grad()
+def test_torchao_stores_what_it_holds_while_loading(adz, tiny_base):
+    quantization = pytest.importorskip("torchao.quantization")
+    stored(adz, "--with", "torchao")
+    made = open_registry().base("tiny-torchao")
+    config = TorchAoConfig(quant_type=quantization.Int8WeightOnlyConfig(set_inductor_config=False))
+    wanted = AutoModelForCausalLM.from_pretrained(
+        tiny_base.path, dtype=torch.float32, quantization_config=config
+    )
+    found = AutoModelForCausalLM.from_pretrained(made.path, dtype=torch.float32)
+    assert torch.equal(found(IDS).logits, wanted(IDS).logits)
+    size = Path(made.path, "model.safetensors").stat().st_size
+    assert size < Path(tiny_base.path, "model.safetensors").stat().st_size
+
+
+def test_what_stores_no_base_says_so(adz, tiny_base, rows, monkeypatch):
+    monkeypatch.setattr("adapterhub.plugins.is_installed", lambda module: True)
+    assert "hqq cannot store a base: it quantises one that is loaded" in refused(
+        adz, "base", "quantize", "tiny", "--with", "hqq")  # fmt: skip
+    assert "gptq quantises with data" in refused(adz, "base", "quantize", "tiny", "--with", "gptq")
+    train = ("train", "--base", "tiny", "--data", rows, "--name", "new")
+    assert "awq quantises with data" in refused(adz, *train, "--quantizer", "awq")
+    assert [base.name for base in open_registry().bases()] == ["tiny"]

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from adapterhub import specs
+from adapterhub.bases.quantise import check_makes
 from adapterhub.errors import AdzError
 from adapterhub.plugins import load_plugins
 from adapterhub.train.plan import _check_pair
@@ -18,10 +19,12 @@ from adapterhub_peft.catalogue import entries
 
 from .cases import apart, batch, implementation, logits, make_base, methods, options_of, step
 
-ON_CPU = ("nf4", "fp4", "int8")
-QUANTIZERS = (*ON_CPU, "torchao", "hqq", "gptq", "awq")
+LIBRARY = {"nf4": "bitsandbytes", "fp4": "bitsandbytes", "int8": "bitsandbytes",
+           "torchao": "torchao", "hqq": "hqq"}  # fmt: skip
+"""Those that run on a CPU."""
+QUANTIZERS = (*LIBRARY, "gptq", "awq")
 PAIRS = [(m, q) for m in entries() for q in QUANTIZERS]
-TRAINED = [(m, q) for m, q in PAIRS if q in entries()[m].quantizers and q in ON_CPU]
+TRAINED = [(m, q) for m, q in PAIRS if q in entries()[m].quantizers and q in LIBRARY]
 # They change what the base says from the start, over plain floats too.
 MOVED = {"loftq", "prefix", "prompt", "p_tuning", "c3a", "fourierft", "vblora"}
 
@@ -33,15 +36,25 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def held(quantizer: str, directory: Path) -> Any:
+def held(quantizer: str, directory: Path, **options: Any) -> Any:
+    # transformers imports both whenever they are there, at the cost of seconds for every process.
+    pytest.importorskip(LIBRARY[quantizer])
     plugins = load_plugins()
     component = plugins.get(specs.Quantizer, quantizer)
     made = plugins.load_implementation(component)()
-    arguments = made.load_arguments(plugins.load_options(component)())
+    if quantizer == "hqq":
+        options = {"group_size": 32} | options
+    arguments = made.load_arguments(plugins.load_options(component)(**options))
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **arguments)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return made.prepare(model)
+
+
+def _floats(parameter: torch.Tensor) -> torch.Tensor:
+    """A copy; torchao's tensors know no comparison."""
+    packed = type(parameter).__module__.startswith("torchao.")
+    return parameter.dequantize() if packed else parameter.data.clone()
 
 
 @pytest.mark.parametrize(("name", "quantizer"), TRAINED)
@@ -61,9 +74,10 @@ def test_a_pair_trains_over_the_held_base(
     if name not in MOVED:
         # One that took packed weights for numbers would be far off.
         assert apart(logits(adapted), plain) < 2e-2
-    frozen = {n: p.data.clone() for n, p in adapted.named_parameters() if not p.requires_grad}
+    frozen = {n: _floats(p) for n, p in adapted.named_parameters() if not p.requires_grad}
     assert any(step(name, adapted).values())
-    assert all(torch.equal(frozen[n], p) for n, p in adapted.named_parameters() if n in frozen)
+    left = ((n, p) for n, p in adapted.named_parameters() if n in frozen)
+    assert all(torch.equal(frozen[n], _floats(p)) for n, p in left)
     trained = logits(adapted)
     assert apart(trained, plain) > 1e-6
     method.save(adapted, tmp_path)
@@ -97,25 +111,16 @@ def test_loftq_without_a_quantizer_is_refused() -> None:
     assert "nf4, fp4" in caught.value.hint
 
 
-@pytest.mark.parametrize("quantizer", ["hqq", "gptq", "awq"])
-def test_what_needs_a_gpu_says_so_on_a_cpu(quantizer: str) -> None:
-    from adapterhub_quantize import others
-
-    made = getattr(others, quantizer.capitalize())()
-    options = load_plugins().load_options(load_plugins().get(specs.Quantizer, quantizer))()
-    with pytest.raises(AdzError, match=f"{quantizer} needs a GPU"):
-        made.load_arguments(options)
-
-
 @pytest.mark.parametrize("quantizer", ["gptq", "awq"])
-def test_the_configuration_is_built_as_transformers_takes_it(
-    quantizer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from adapterhub_quantize import others
-
-    monkeypatch.setattr(others, "_need_gpu", lambda what: None)
+def test_what_needs_data_quantises_nothing(quantizer: str) -> None:
     component = load_plugins().get(specs.Quantizer, quantizer)
     assert component.status == "gpu-unproven"
-    options = load_plugins().load_options(component)()
-    config = getattr(others, quantizer.capitalize())().load_arguments(options)
-    assert config["quantization_config"].quant_method == quantizer
+    with pytest.raises(AdzError, match=f"{quantizer} quantises with data") as caught:
+        check_makes(component)
+    assert "train over it without --quantizer" in caught.value.hint
+
+
+def test_hqq_refuses_a_group_that_divides_no_layer(directory: Path) -> None:
+    pytest.importorskip("hqq")
+    with pytest.raises(AdzError, match="group_size=72 does not divide the 32 x 32 weights of"):
+        held("hqq", directory, group_size=72)

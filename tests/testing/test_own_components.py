@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapterhub import specs
-from adapterhub.plugins import load_plugins
+from adapterhub.plugins import is_installed, load_plugins
 from adapterhub.testing import (
     EngineConformance,
     FormatConformance,
@@ -30,10 +30,13 @@ REASONS: Mapping[tuple[type[specs.Component], str], str] = {
     (specs.Engine, "ray"): "it starts a cluster: tests/serve/ray",
     (specs.Engine, "vllm"): "it takes a minute to start, once for all of tests/serve/live",
     (specs.Objective, "ppo"): "it is a name that says what to use: tests/train/test_objectives.py",
-    (specs.Quantizer, "awq"): "its library is not installed",
-    (specs.Quantizer, "gptq"): "its library is not installed",
-    (specs.Quantizer, "hqq"): "its library is not installed",
-    (specs.Quantizer, "torchao"): "its library is not installed",
+    (specs.Quantizer, "awq"): "it quantises no base",
+    (specs.Quantizer, "gptq"): "it quantises no base",
+    **{
+        (specs.Quantizer, name): "its library is not installed"
+        for name in ("hqq", "torchao")
+        if not is_installed(name)
+    },
     (specs.Registry, "local"): "the kit has no class for registries: tests/registry",
 }
 """What no conformance class is run on, and where its tests are."""
