@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -11,31 +10,30 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.exceptions import HTTPException
 
-from adapterhub.errors import AdzError
 from adapterhub.generate import Continuation, TokenScore
 from adapterhub.manifest import Version
-from adapterhub.serve.errors import RequestError
 from adapterhub.serve.metrics import ServedRequest, current_request, exposition
+from adapterhub.serve.openai_api import (
+    COMPLETION_TOKENS,
+    answer_errors,
+    event_text,
+    model_list,
+    unless_gone,
+)
 from adapterhub_transformers.chat_requests import ChatRequest
 from adapterhub_transformers.grammar import Constraint
 from adapterhub_transformers.job import Job
 from adapterhub_transformers.requests import CompletionRequest, GenerationRequest
-from adapterhub_transformers.responses import ChoiceStream, Reply
+from adapterhub_transformers.responses import ChoiceStream, Reply, usage_of
 from adapterhub_transformers.service import Service
-
-# OpenAI's own default for completions; a chat may use the whole context.
-_COMPLETION_TOKENS = 16
-_POLL_SECONDS = 0.5
 
 
 def create_app(service: Service) -> FastAPI:
     """The application. Whoever serves it puts doors before it."""
     app = FastAPI(openapi_url=None)
-    _answer_errors(app, service)
+    answer_errors(app, service.refusal)
 
     @app.get("/health")
     async def health() -> Response:
@@ -48,7 +46,8 @@ def create_app(service: Service) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": await asyncio.to_thread(service.cards)}
+        served = await asyncio.to_thread(service.models)
+        return model_list(served, service.base.name, service.context)
 
     @app.post("/v1/completions")
     async def completions(request: Request, body: CompletionRequest) -> Response:
@@ -59,7 +58,7 @@ def create_app(service: Service) -> FastAPI:
         constrain = await asyncio.to_thread(_constraint, service, body)
         jobs = []
         for tokens in prompts:
-            room = service.room(tokens, body.max_tokens or _COMPLETION_TOKENS, "prompt")
+            room = service.room(tokens, body.max_tokens or COMPLETION_TOKENS, "prompt")
             jobs += [Job(version, tokens, each) for each in body.samplings(room, constrain)]
         reply = Reply("text", _name(service, version), service.tokenizer, body.scores is not None)
         return await _respond(service, request, body, jobs, reply)
@@ -136,17 +135,12 @@ def _follow(job: Job, seen: ServedRequest) -> None:
 
 async def _wait(request: Request, jobs: Sequence[Job]) -> list[Continuation]:
     """The answers, unless the client goes away."""
-    everything = asyncio.gather(*(asyncio.wrap_future(job.done) for job in jobs))
     try:
-        while not (await asyncio.wait([everything], timeout=_POLL_SECONDS))[0]:
-            if await request.is_disconnected():
-                raise RequestError(HTTPStatus.BAD_REQUEST, "the client went away", None)
-        return list(await everything)
+        everything = asyncio.gather(*(asyncio.wrap_future(job.done) for job in jobs))
+        return await unless_gone(request, everything)
     finally:
-        if not everything.done():
-            everything.cancel()
-            for job in jobs:
-                job.abandon()
+        for job in jobs:
+            job.abandon()
 
 
 async def _stream(
@@ -172,7 +166,7 @@ async def _stream(
         service.worker.submit(job)
     try:
         for event in [event for choice in choices for event in choice.opening()]:
-            yield _event(event)
+            yield event_text(event)
         running = len(jobs)
         while running:
             index, text, scores = await pieces.get()
@@ -182,43 +176,14 @@ async def _stream(
             else:
                 events = choices[index].piece(text, scores)
             for event in events:
-                yield _event(event)
+                yield event_text(event)
         if counted is not None:
-            yield _event(reply.last([job.done.result() for job in jobs], counted))
+            yield event_text(reply.last(usage_of([job.done.result() for job in jobs], counted)))
         yield "data: [DONE]\n\n"
     # The status line is gone already, so an error is an event too.
     except Exception as error:
         seen.broken = True
-        yield _event(service.refusal(error).body())
+        yield event_text(service.refusal(error).body())
     finally:
         for job in jobs:
             job.abandon()
-
-
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-def _answer_errors(app: FastAPI, service: Service) -> None:
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return _error(service.refusal(error))
-
-    for kind in (RequestError, AdzError):
-        app.add_exception_handler(kind, failed)
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str)) or None
-        message = f"{place}: {first['msg']}" if place else first["msg"]
-        return _error(RequestError(HTTPStatus.BAD_REQUEST, message, place))
-
-    @app.exception_handler(HTTPException)
-    async def no_route(request: Request, error: HTTPException) -> Response:
-        reason = f"{error.detail}: {request.method} {request.url.path}"
-        return _error(RequestError(HTTPStatus(error.status_code), reason, None))
-
-
-def _error(error: RequestError) -> Response:
-    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from adapterhub.generate import Continuation, TokenScore
+from adapterhub.serve.openai_api import Envelope, usage
 from adapterhub_transformers.tools import ToolReader
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """One response: its id, and the model that answers, as the immutable reference.
+class Reply(Envelope):
+    """One response. scored: log-probabilities are told; tooled: the answer may call tools."""
 
-    scored: log-probabilities are told; tooled: the answer may call tools.
-    """
-
-    kind: Literal["chat", "text"]
-    model: str
     tokenizer: Any
     scored: bool = False
     tooled: bool = False
-    created: int = field(default_factory=lambda: int(time.time()))
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def whole(self, answers: Sequence[Continuation], prompt_tokens: int) -> dict[str, Any]:
         """The body of a response that is not streamed."""
-        return {
-            **self._head("chat.completion" if self.kind == "chat" else "text_completion"),
-            "choices": [self._choice(index, answer) for index, answer in enumerate(answers)],
-            "usage": usage(answers, prompt_tokens),
-        }
+        choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
+        return self.body(choices, usage_of(answers, prompt_tokens))
 
     def _choice(self, index: int, answer: Continuation) -> dict[str, Any]:
         logprobs = self.logprobs(answer.scores, 0) if self.scored else None
@@ -58,33 +47,6 @@ class Reply:
         if self.kind == "text":
             return _completion_logprobs(scores, self.tokenizer, offset)
         return {"content": [_chat_score(score, self.tokenizer) for score in scores]}
-
-    def piece(
-        self,
-        index: int,
-        content: dict[str, Any],
-        finish: str | None = None,
-        logprobs: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """One event of a stream. `content`: the choice's `text`, or its `delta`."""
-        choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
-        return {**self._stream_head(), "choices": [choice]}
-
-    def last(self, answers: Sequence[Continuation], prompt_tokens: int) -> dict[str, Any]:
-        """The event that counts a stream's tokens."""
-        return {**self._stream_head(), "choices": [], "usage": usage(answers, prompt_tokens)}
-
-    def _stream_head(self) -> dict[str, Any]:
-        return self._head("chat.completion.chunk" if self.kind == "chat" else "text_completion")
-
-    def _head(self, kind: str) -> dict[str, Any]:
-        prefix = "chatcmpl" if self.kind == "chat" else "cmpl"
-        return {
-            "id": f"{prefix}-{self.id}",
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-        }
 
 
 class ChoiceStream:
@@ -136,14 +98,9 @@ class ChoiceStream:
         ]
 
 
-def usage(answers: Sequence[Continuation], prompt_tokens: int) -> dict[str, int]:
+def usage_of(answers: Sequence[Continuation], prompt_tokens: int) -> dict[str, int]:
     """How many tokens were read and written."""
-    written = sum(len(answer.tokens) for answer in answers)
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": written,
-        "total_tokens": prompt_tokens + written,
-    }
+    return usage(prompt_tokens, sum(len(answer.tokens) for answer in answers))
 
 
 def _completion_logprobs(

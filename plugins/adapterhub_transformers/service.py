@@ -14,22 +14,20 @@ from adapterhub.convert.source import may_convert
 from adapterhub.data import encode_prompt, render_turns
 from adapterhub.data.prompt import PromptFormat
 from adapterhub.derived.served import Derived, tell_error
-from adapterhub.errors import EXIT_VERIFICATION, AdzError
+from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseRecord, Version
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Progress, Registry
 from adapterhub.serve.errors import RequestError
 from adapterhub.serve.metrics import Metrics, current_request
-from adapterhub.serve.models import ModelList, why_not_servable
+from adapterhub.serve.models import ModelList, ServedModel, why_not_servable
+from adapterhub.serve.openai_api import refusal, room
 from adapterhub.serve.preset import Preset, Presets, apply_preset
 from adapterhub.serve.sticky import ASKING
 from adapterhub.serve.unknown import UnknownNames
 from adapterhub_transformers.grammar import Grammars
 from adapterhub_transformers.requests import GenerationRequest
 from adapterhub_transformers.worker import Worker
-
-OWNER = "adapterhub"
-"""`owned_by` in `/v1/models`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +71,14 @@ class Service:
         with self._lock, self._unknown.remembered(self.registry, model):
             return self.derived.resolve(self.registry, self.base, model, self._why_not, key)
 
-    def cards(self) -> list[dict[str, Any]]:
-        """`/v1/models`: the base and every reference that would be answered now."""
-        return [
-            {
-                "id": served.id,
-                "object": "model",
-                "created": 0,
-                "owned_by": OWNER,
-                "root": served.version.reference if served.version else self.base.name,
-                "parent": self.base.name if served.version else None,
-                "max_model_len": self.context,
-                "digest": served.version.digest if served.version else None,
-                "converted": served.converted,
-            }
-            for served in self._listed.read(
-                self.registry,
-                self.base,
-                lambda v: self.derived.why_not(v, self.base, self._why_not),
-                self.derived.converts,
-            )
-        ]
+    def models(self) -> list[ServedModel]:
+        """The base and every reference that would be answered now."""
+        return self._listed.read(
+            self.registry,
+            self.base,
+            lambda v: self.derived.why_not(v, self.base, self._why_not),
+            self.derived.converts,
+        )
 
     def tokens_of_text(self, prompt: str | list[int]) -> list[int]:
         """A completion's prompt; token ids are taken as they are."""
@@ -130,30 +115,12 @@ class Service:
         return encode_prompt(text, self.tokenizer, "chat")
 
     def room(self, tokens: Sequence[int], asked: int | None, param: str) -> int:
-        """How many tokens the answer may have: `asked`, or all that fit. RequestError when
-        that many do not fit, or the prompt is empty."""
-        left = self.context - len(tokens)
-        if not tokens:
-            raise RequestError(HTTPStatus.BAD_REQUEST, "the prompt is empty", param)
-        if left < (asked or 1):
-            raise RequestError(
-                HTTPStatus.BAD_REQUEST,
-                f"the prompt has {len(tokens)} tokens and the answer {asked or 'at least 1'}, "
-                f"the context is {self.context}",
-                param,
-            )
-        return asked or left
+        """How many tokens the answer may have: see `openai_api.room`."""
+        return room(tokens, asked, self.context, param)
 
     def refusal(self, error: Exception) -> RequestError:
-        """What a client is told when its request failed inside; the rest is for the server's log,
-        since it may name files."""
-        if isinstance(error, RequestError):
-            return error
-        self.progress.warn(f"{type(error).__name__}: {error}")
-        damaged = isinstance(error, AdzError) and error.exit_code == EXIT_VERIFICATION
-        status = HTTPStatus.UNPROCESSABLE_ENTITY if damaged else HTTPStatus.INTERNAL_SERVER_ERROR
-        what = "this version is damaged" if damaged else "the request failed"
-        return RequestError(status, f"{what}, the server's log says how", None)
+        """What a client is told: see `openai_api.refusal`."""
+        return refusal(error, self.progress)
 
     def _why_not(self, version: Version) -> str | None:
         return why_not_servable(version, self.base) or why_not_method(version)

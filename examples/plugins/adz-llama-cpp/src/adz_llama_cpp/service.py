@@ -22,6 +22,7 @@ from adapterhub.serve.errors import RequestError
 from adapterhub.serve.hold import Hold
 from adapterhub.serve.metrics import Metrics, current_request
 from adapterhub.serve.models import ModelList, ServedModel, why_not_servable
+from adapterhub.serve.openai_api import refusal, room
 from adapterhub.serve.preset import Preset, Presets, apply_preset
 from adapterhub.serve.sticky import ASKING
 from adapterhub.serve.unknown import UnknownNames
@@ -97,7 +98,7 @@ class Service:
         """What the runner is asked. Raises RequestError where the adapter has no GGUF file, or
         prompt and answer do not fit."""
         limit = getattr(body, "max_completion_tokens", None) or body.max_tokens
-        sampling = body.sampling(self._room(tokens, limit))
+        sampling = body.sampling(room(tokens, limit, self.context, "prompt"))
         file = None
         if version is not None:
             self.registry.admit(version, self.base)
@@ -140,26 +141,8 @@ class Service:
             )
 
     def refusal(self, error: Exception) -> RequestError:
-        """What a client is told; the rest is for the server's log, since it may name files."""
-        if isinstance(error, RequestError):
-            return error
-        self.progress.warn(f"{type(error).__name__}: {error}")
-        damaged = isinstance(error, AdzError) and error.exit_code == EXIT_VERIFICATION
-        status = HTTPStatus.UNPROCESSABLE_ENTITY if damaged else HTTPStatus.INTERNAL_SERVER_ERROR
-        what = "this version is damaged" if damaged else "the request failed"
-        return RequestError(status, f"{what}, the server's log says how", None)
-
-    def _room(self, tokens: Sequence[int], asked: int | None) -> int:
-        left = self.context - len(tokens)
-        if not tokens:
-            raise _bad_request("the prompt is empty", "prompt")
-        if left < (asked or 1):
-            raise _bad_request(
-                f"the prompt has {len(tokens)} tokens and the answer {asked or 'at least 1'}, "
-                f"the context is {self.context}",
-                "max_tokens",
-            )
-        return asked or left
+        """What a client is told of an error."""
+        return refusal(error, self.progress)
 
     def _why_not(self, version: Version) -> str | None:
         return why_not_servable(version, self.base) or why_not_method(version)
