@@ -9,8 +9,10 @@ import subprocess
 import sys
 from itertools import takewhile
 from pathlib import Path
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
+import build_docs
 import click
 import pytest
 from pymdownx.slugs import slugify
@@ -59,12 +61,9 @@ def belongs(word):
     return word != "--" and not set(word) <= set(";|&")
 
 
-def test_generated_pages_are_up_to_date():
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "build_docs.py", "--check"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+def test_generated_pages_are_up_to_date(home, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["build_docs.py", "--check"])
+    assert build_docs.main() == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -104,6 +103,21 @@ def test_every_link_to_a_file_leads_somewhere(page):
         # What mkdocstrings makes has anchors on the site only, where its build checks them.
         if anchor and not anchor.startswith("adapterhub."):
             assert anchor in anchors(file), f"{target}#{anchor}"
+
+
+def test_addresses_elsewhere_are_secure():
+    """Of links, of code and of plain text. Whether somebody answers there is not asked: the tests
+    have no network."""
+    found = set()
+    for page in {*PAGES, *(ROOT / "docs").rglob("*.md")}:
+        found |= set(re.findall(r"https?://[^\s)>\"'`|]+", page.read_text(encoding="utf-8")))
+    hosts = {url: urlsplit(url).hostname or "" for url in found}
+    public = {
+        url for url, host in hosts.items()
+        if "." in host and not host.startswith("127.") and not host.endswith(".example")
+    }  # fmt: skip
+    assert "https://github.com/adapter-hub/adapters" in public
+    assert {url for url in public if not url.startswith("https://")} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
