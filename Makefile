@@ -15,7 +15,7 @@ setup:  ## Make .venv and install everything.
 
 test: setup  ## Run the tests; PYTEST='-k merge' narrows them.
 	@bash scripts/setup_peers.sh
-	@$(PYTHON_BIN)/python -m pytest $(PYTEST)
+	@bash scripts/run_tests.sh $(PYTEST)
 
 demo: setup  ## Train, merge, serve and compare on a real model; N rows a task.
 	@$(PYTHON_BIN)/python examples/demo.py --rows $(N)

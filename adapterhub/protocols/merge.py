@@ -39,9 +39,11 @@ class Factors:
 class Coordinates(Protocol):
     """The block that an elementwise rule works on, and what it may ask about the whole.
 
+    module: the module's name, as `survey` was told it.
     elements: the number of elements of the WHOLE module, for each adapter.
     """
 
+    module: str
     elements: int
 
     def threshold(self, density: float) -> torch.Tensor:
@@ -76,14 +78,20 @@ class MergeRule(Protocol):
 
 @runtime_checkable
 class SurveyingRule(MergeRule, Protocol):
-    """A rule that looks at all modules before the first is merged."""
+    """A rule that looks at all modules before the first is merged; `impl` names an instance."""
 
     def survey(
-        self, modules: Callable[[], Iterable[Sequence[Factors]]], options: Mapping[str, Any]
+        self,
+        modules: Callable[[], Iterable[tuple[str, Sequence[Factors]]]],
+        weights: torch.Tensor,
+        options: Mapping[str, Any],
     ) -> Mapping[str, Any]:
-        """What it found, which is added to the options of every call.
+        """What it found, which is added to the options of every call; `--dry-run` asks too.
 
-        modules: reads all modules again at each call, one at a time, always in the same order.
+        modules: reads all modules again at each call, one at a time, always in the same order:
+            name and factors, by adapter, as the adapters have them, whatever the space. An
+            adapter without the module has rank 0 there.
+        weights: (n,) float32, as every call gets them.
         """
 
 

@@ -33,7 +33,7 @@ class FactorCoordinates:
         self._left = left
         self._right = right
         self._seed = seed
-        self._module = module
+        self.module = module
         self.shape = (left[0].shape[0], right[0].shape[1])
         self.elements = self.shape[0] * self.shape[1]
         self._largest: dict[int, torch.Tensor] = {}
@@ -63,7 +63,7 @@ class FactorCoordinates:
 
     def uniform(self, adapter: int, rows: slice) -> torch.Tensor:
         """(rows, cols): see `protocols.Coordinates.uniform`."""
-        text = f"{self._seed}\0{self._module}\0{adapter}"
+        text = f"{self._seed}\0{self.module}\0{adapter}"
         key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
         first, last = rows.start * self.shape[1], rows.stop * self.shape[1]
         # A count of Philox yields four 64-bit words, which are eight float32 numbers.
@@ -105,6 +105,7 @@ class Block:
     def __init__(self, whole: FactorCoordinates, rows: slice) -> None:
         self._whole = whole
         self.rows = rows
+        self.module = whole.module
         self.elements = whole.elements
 
     def deltas(self) -> torch.Tensor:

@@ -45,7 +45,10 @@ def moving_base(adz: Any, tiny_base_dir: Path, tmp_path: Path) -> Path:
         (b"method:\ndata: {train: d}\n", "method: input should be a mapping of options, got None"),
         (b"training: 3\ndata: {train: d}\n", "training: input should be a mapping of options"),
         (b"training: {lr: x}\ndata: {train: d}\n", "training.lr: input should be a number"),
-        (b"training: {epochz: 1}\ndata: {train: d}\n", "training.epochz (did you mean epochs?)"),
+        (
+            b"training: {epochz: 1}\ndata: {train: d}\n",
+            "training.epochz (did you mean training.",
+        ),
         (b"1: 2\ndata: {train: d}\n", "unknown option 1"),
         (b"- 1\n", "is not a mapping of options"),
         (b"a: [1\nb: 2\n", "is malformed at line 2"),

@@ -97,7 +97,10 @@ def test_a_dry_run_shows_everything_and_leaves_nothing(
         (("--quantizer", "nf5"), "unknown quantizer 'nf5' (did you mean nf4"),
         (("--base", "tinny"), "unknown base 'tinny' (did you mean tiny?)"),
         (("-o", "method.rank=3"), "unknown option method.rank"),
-        (("-o", "training.epoch=3"), "unknown option training.epoch (did you mean epochs?)"),
+        (
+            ("-o", "training.epoch=3"),
+            "training.epoch (did you mean training.epochs?)",
+        ),
         (("-o", "method.r=0"), "method.r: input should be greater than or equal to 1, got 0"),
         (("-o", "data.holdout=1.5"), "data.holdout"),
         (("-o", "objective=ppo"), "there is no objective ppo (TRL no longer has PPO"),

@@ -96,7 +96,11 @@ def test_equal_magnitudes_stay_and_a_zero_sum_gets_the_majoritys_sign(turn: floa
         Factors(a=torch.ones(1, 8), b=turn * torch.ones(50, 1), scale=2.0),
         Factors(a=torch.ones(1, 8), b=turn * torch.ones(50, 1), scale=1.0),
     ])  # fmt: skip
-    found = global_ties.survey(lambda: modules, {"density": 0.4})
+    found = global_ties.survey(
+        lambda: [(f"m{i}", operands) for i, operands in enumerate(modules)],
+        torch.ones(2),
+        {"density": 0.4},
+    )
     flat = [
         torch.cat([(ops[j].scale * ops[j].b @ ops[j].a).flatten() for ops in modules])
         for j in range(2)

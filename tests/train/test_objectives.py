@@ -294,7 +294,7 @@ def test_own_answers_and_a_trained_reward(
         ("text", ("--objective", "grpo", "-o", "objective.rewards=[{function: nope}]"),
          "some rows have no prompt"),
         ("preference", ("--objective", "dpo", "-o", "objective.bata=1"),
-         "unknown option objective.bata (did you mean beta?)"),
+         "unknown option objective.bata (did you mean objective.beta?)"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(

@@ -14,6 +14,7 @@ class PlainCoordinates:
     def __init__(self, whole: torch.Tensor, rows: slice) -> None:
         self._whole = whole
         self._rows = rows
+        self.module = "model.layers.0.mlp.up_proj"
         self.elements = whole[0].numel()
 
     def threshold(self, density: float) -> torch.Tensor:

@@ -26,14 +26,21 @@ class GlobalTies:
     """A `protocols.SurveyingRule`. Options: density, of all modules together."""
 
     def survey(
-        self, modules: Callable[[], Iterable[Sequence[Factors]]], options: Mapping[str, Any]
+        self,
+        modules: Callable[[], Iterable[tuple[str, Sequence[Factors]]]],
+        weights: torch.Tensor,
+        options: Mapping[str, Any],
     ) -> Mapping[str, Any]:
         """`floors`: (n,), the smallest magnitude that each adapter's trim keeps; `majority`: the
         sign that most sums have, which an element gets whose own sum is 0."""
-        floors = _floors(modules, options["density"])
+
+        def factors() -> Iterator[Sequence[Factors]]:
+            return (operands for _, operands in modules())
+
+        floors = _floors(factors, options["density"])
         balance = sum(
             _trim(block.deltas(), floors).sum(dim=0).sign().sum(dtype=torch.float64).item()
-            for operands in modules()
+            for operands in factors()
             for block in _coordinates(operands)
         )
         return {"floors": floors, "majority": float((balance > 0) - (balance < 0))}

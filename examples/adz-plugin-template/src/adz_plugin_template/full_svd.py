@@ -41,7 +41,8 @@ class _Whole:
 
     def __init__(self, deltas: torch.Tensor, seed: int, module: str) -> None:
         self._deltas = deltas
-        self._key = f"{seed} {module}"
+        self._seed = seed
+        self.module = module
         self.elements = deltas[0].numel()
 
     def threshold(self, density: float) -> torch.Tensor:
@@ -53,5 +54,6 @@ class _Whole:
 
     def uniform(self, adapter: int) -> torch.Tensor:
         # Keyed by what the numbers are for, never by the global random state: threads share it.
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{self._key} {adapter}".encode()))
+        key = f"{self._seed} {self.module} {adapter}".encode()
+        generator = torch.Generator().manual_seed(zlib.crc32(key))
         return torch.rand(self._deltas[0].shape, generator=generator)

@@ -1,4 +1,5 @@
-"""A metric: how many words of answer and reference agree (as SQuAD scores, arXiv:1606.05250)."""
+"""A metric: how many words of answer and reference agree: F1 as in SQuAD (arXiv:1606.05250), which
+also drops case, punctuation and articles."""
 
 from __future__ import annotations
 

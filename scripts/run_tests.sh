@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Every test, in two processes side by side: those of serving wait for servers most of their time.
+# With arguments, which pytest gets, in one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTEST=(.venv/bin/python -m pytest)
+
+if [ $# -gt 0 ]; then
+    exec "${PYTEST[@]}" "$@"
+fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+"${PYTEST[@]}" tests/serve >"$log" 2>&1 &
+serving=$!
+status=0
+"${PYTEST[@]}" --ignore tests/serve || status=$?
+wait "$serving" || status=$?
+echo "--- tests/serve"
+cat "$log"
+exit "$status"
