@@ -19,6 +19,7 @@ from ..embedded_server import embedded_server
 
 ROOT = Path(__file__).resolve().parents[2]
 YOUR_DATA = ROOT / "docs" / "your-data.md"
+TRAINING = ROOT / "docs" / "training.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if not page.is_relative_to(ROOT / "docs" / "reference")]
 PROGRAMS = ("$ ", "adz ", "make ", "pip ", "python ", "curl ", "openssl ", "kubectl ", ".venv/bin/")
@@ -84,8 +85,9 @@ def shell_blocks(text):
 
 
 def is_run(page, block):
-    """Whether it is one of a page of which every `$` line is run: here, or by test_authors.py."""
-    whole = page == YOUR_DATA or page.parent == ROOT / "docs" / "authors"
+    """Whether it is one of a page of which every `$` line is run: here, by test_authors.py or by
+    test_training.py."""
+    whole = page in (YOUR_DATA, TRAINING) or page.parent == ROOT / "docs" / "authors"
     return whole and block.startswith("$ ")
 
 
