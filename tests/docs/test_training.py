@@ -40,8 +40,8 @@ def run(line: str) -> str:
 def shell(command: str, given: str) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", command], input=given, env={**os.environ, "PATH": path}, cwd=ROOT, check=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ["bash", "-c", command], input=given, env={**os.environ, "PATH": path}, cwd=ROOT,
+        check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     return done.stdout
 
