@@ -91,12 +91,13 @@ def _adapter(plan: Plan) -> dict[str, Any]:
         raise AdzError(f"the base {plan.base.name} cannot be described: {error}") from error
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    modules = frozenset(model.modules())
     method = cast("protocols.Method", load_plugins().load_implementation(plan.method)())
     with torch.device("meta"):
         model = cast(
             "Any", method.attach(model, plan.method_options, prepared=plan.quantizer is not None)
         )
-    report = report_targets(model)
+    report = report_targets(model, set(gates.adapted_layers(model, modules).values()))
     return {
         "parameters": report.parameters,
         "total": plan.base.parameters + (0 if plan.makes_base else report.parameters),

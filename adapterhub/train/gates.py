@@ -8,6 +8,7 @@ adapter that does nothing or is another one after loading.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -41,17 +42,18 @@ def check_rows(rows: Rows, stop: int, pad: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What a backward pass found. layers: adapted ones. unused: some trainable parameter took no
-    part in the loss, so that it has no gradient at all."""
+    """What a backward pass found. layers: the names of the adapted ones. unused: some trainable
+    parameter took no part in the loss, so that it has no gradient at all."""
 
-    layers: int
+    layers: frozenset[str]
     unused: bool
 
 
-def check_gradients(model: torch.nn.Module, batch: Batch) -> Reached:
+def check_gradients(model: torch.nn.Module, adapted: Mapping[str, str], batch: Batch) -> Reached:
     """One backward pass reaches every adapted layer.
 
-    Gradients and the random state are afterwards as they were.
+    adapted: as `adapted_layers` gives it. Gradients and the random state are afterwards as they
+    were.
     """
     state = torch.get_rng_state()
     loss, tokens = completion_loss(model, batch)
@@ -60,7 +62,7 @@ def check_gradients(model: torch.nn.Module, batch: Batch) -> Reached:
     torch.autograd.backward(loss / tokens)
     layers: dict[str, bool] = {}
     unused = False
-    for name, layer in adapted_layers(model).items():
+    for name, layer in adapted.items():
         gradient = model.get_parameter(name).grad
         unused = unused or gradient is None
         reached = gradient is not None and bool(gradient.count_nonzero())
@@ -76,7 +78,7 @@ def check_gradients(model: torch.nn.Module, batch: Batch) -> Reached:
             f"no gradient reaches {', '.join(dead[:3])}{more}",
             f"{len(dead)} of {len(layers)} adapted layers would not learn",
         )
-    return Reached(len(layers), unused)
+    return Reached(frozenset(layers), unused)
 
 
 @torch.no_grad()
@@ -154,20 +156,23 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return math.inf if math.isnan(difference) else difference
 
 
-def adapted_layers(model: torch.nn.Module) -> dict[str, str]:
-    """The adapted layer of each trainable parameter: the lowest module that holds it and a frozen
-    one, or its own module where nothing is frozen."""
-    parameters = dict(model.named_parameters())
-    if all(p.requires_grad for p in parameters.values()):
-        return {name: name.rpartition(".")[0] for name in parameters}
-    return {name: _layer_of(model, name) for name, p in parameters.items() if p.requires_grad}
+def adapted_layers(model: torch.nn.Module, base: Collection[torch.nn.Module]) -> dict[str, str]:
+    """The adapted layer of each trainable parameter: the lowest module that is one of the base's,
+    or holds one or a frozen parameter.
+
+    base: the modules from before the method was attached. Frozen parameters alone do not tell: a
+    quantised layer may hold its weight in buffers.
+    """
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    return {name: _layer_of(model, name, base) for name in trained}
 
 
-def _layer_of(model: torch.nn.Module, parameter: str) -> str:
+def _layer_of(model: torch.nn.Module, parameter: str, base: Collection[torch.nn.Module]) -> str:
     path = parameter.rpartition(".")[0]
     while path:
         module = model.get_submodule(path)
-        if any(not p.requires_grad for p in module.parameters()):
+        frozen = any(not p.requires_grad for p in module.parameters())
+        if frozen or any(part in base for part in module.modules()):
             return path
         path = path.rpartition(".")[0]
     return path

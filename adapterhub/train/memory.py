@@ -43,6 +43,9 @@ def dense_weight(layer: Any) -> torch.Tensor | None:
     its product, in every forward and every backward pass.
     """
     weight = layer.weight
+    if layer.weight is not weight:
+        # Made anew from packed numbers: kept here, it would be held in floats for the whole run.
+        return None
     if type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.is_floating_point():
         detached: torch.Tensor = weight.detach()
         return detached

@@ -17,7 +17,6 @@ import torch
 from adapterhub.bases.modules import PREFIX
 from adapterhub.moments import MeasuredMoments
 from adapterhub.protocols import InputMoments, Progress
-from adapterhub.train.gates import adapted_layers
 from adapterhub.train.loss import completion_loss, evaluating
 from adapterhub.train.rows import Batch
 from adapterhub.train.run import Run
@@ -75,13 +74,12 @@ def measure_moments(run: Run, progress: Progress) -> None:
     predicted from: no padding, and not a row's last.
     """
     rank = run.recipe.training.input_moments or 0
-    layers = set(adapted_layers(run.model).values())
     watch = _Watch(rank)
     tokens = 0
     batches = _batches(run)
     with (
         evaluating(run.model),
-        watch.over(run.model, layers),
+        watch.over(run.model, run.layers),
         progress.task("measuring input moments", len(batches)) as bar,
     ):
         for batch in batches:

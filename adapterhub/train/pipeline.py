@@ -101,7 +101,7 @@ def _trained(
 ) -> tuple[Run, Ground]:
     ground = prepare(plan, progress)
     run = attach(plan, ground, directory)
-    progress.note(f"adapted: {report_targets(run.model).text()}")
+    progress.note(f"adapted: {report_targets(run.model, run.layers).text()}")
     load_plugins().call_event("adapterhub_before_train", run=run)
     progress.note(f"profile: {choose_profile(plan).text()}")
     _take_steps(run, progress, checkpoint)
@@ -157,16 +157,17 @@ def attach(plan: Plan, ground: Ground, directory: Path) -> Run:
     all of it."""
     # The seed comes before the adapter: its first weights are random.
     torch.manual_seed(plan.recipe.training.seed)
-    model = method_of(plan).attach(
-        share_weights(ground.base), plan.method_options, prepared=plan.is_quantised
-    )
+    base = share_weights(ground.base)
+    modules = frozenset(base.modules())
+    model = method_of(plan).attach(base, plan.method_options, prepared=plan.is_quantised)
     facts = {} if ground.holdout_loss is None else {"holdout_loss_base": ground.holdout_loss}
     run = Run(
         plan, model, ground.train_rows, ground.holdout_rows, ground.collate, directory,
         compute_device(), plan.steps(len(ground.train_rows)), facts=facts,
     )  # fmt: skip
     calibrate(method_of(plan), run)
-    reached = gates.check_gradients(model, first_batch(run))
+    adapted = gates.adapted_layers(model, modules)
+    reached = gates.check_gradients(model, adapted, first_batch(run))
     run.layers, run.unused_parameters = reached.layers, reached.unused
     return run
 

@@ -106,7 +106,7 @@ def make_manifest(run: Run, payload: Path) -> Manifest:
     plan = run.plan
     trained = [p for p in run.model.parameters() if p.requires_grad]
     adapter: dict[str, Any] = {
-        "modules": run.layers,
+        "modules": len(run.layers),
         "parameters": sum(p.numel() for p in trained),
         "dtype": str(trained[0].dtype).removeprefix("torch."),
     }

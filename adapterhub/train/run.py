@@ -19,8 +19,9 @@ from adapterhub.train.rows import Batch, Collator, Rows
 class Run:
     """A prepared run, as events and objectives get it.
 
-    `model` has the adapter attached; `steps` are optimizer steps; `directory` holds the
-    checkpoints; `unused_parameters` says that some trainable ones took no part in the first loss.
+    `model` has the adapter attached, to the modules named in `layers`; `steps` are optimizer
+    steps; `directory` holds the checkpoints; `unused_parameters` says that some trainable ones
+    took no part in the first loss.
     `facts` collects what the manifest keeps under `metrics`.
     """
 
@@ -32,7 +33,7 @@ class Run:
     directory: Path
     device: torch.device
     steps: int
-    layers: int = 0
+    layers: frozenset[str] = frozenset()
     unused_parameters: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-from adapterhub.train.gates import adapted_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +27,10 @@ class TargetReport:
         return f"{_listed(self.adapted)} ({self.parameters:,} parameters){left}"
 
 
-def report_targets(model: Any) -> TargetReport:
-    """Look at a model with a fresh adapter. Frozen are named that are matrices of the base: the
-    linear layers, embeddings and fused experts without a trainable parameter."""
+def report_targets(model: Any, layers: Collection[str]) -> TargetReport:
+    """Look at a model with a fresh adapter on `layers`. Frozen are named that are matrices of the
+    base: the linear layers, embeddings and fused experts without a trainable parameter."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    layers = set(adapted_layers(model).values())
     frozen: Counter[str] = Counter()
     for name, module in model.named_modules():
         if name and not any(name == one or name.startswith(f"{one}.") for one in layers):
@@ -54,6 +52,9 @@ def _matrices(name: str, module: torch.nn.Module) -> list[str]:
     own = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() > 1}
     if any(p.requires_grad for p in own.values()):
         return []
+    if hasattr(module, "in_features"):
+        # A quantised layer holds its weight under other names, or in buffers.
+        return [end]
     return [end if n == "weight" else f"{end}.{n}" for n in own]
 
 

@@ -89,7 +89,10 @@ def _ends(name: str, target: str) -> bool:
 
 
 def _is_leaf(module: Any) -> bool:
-    return next(module.children(), None) is None and any(True for _ in module.parameters(False))
+    if next(module.children(), None) is not None:
+        return False
+    # A quantised linear layer may hold its weight in buffers.
+    return hasattr(module, "in_features") or any(True for _ in module.parameters(False))
 
 
 def _no_match(

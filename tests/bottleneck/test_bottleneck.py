@@ -260,9 +260,12 @@ def test_what_it_is_not_made_for_is_refused(adz, trained, commit_adapter, tmp_pa
 
 
 def test_the_layers_of_a_list_are_reported_by_the_lists_name():
+    from adapterhub.train.gates import adapted_layers
     from adapterhub.train.targets import report_targets
 
     model = make("llama").requires_grad_(False)
+    modules = set(model.modules())
     options = BottleneckOptions(size=3, style="pfeiffer")
     adapted = Bottleneck().attach(model, options, prepared=False)
-    assert report_targets(adapted).adapted == {"layers": 2}
+    layers = set(adapted_layers(adapted, modules).values())
+    assert report_targets(adapted, layers).adapted == {"layers": 2}

@@ -110,6 +110,14 @@ FAULTS: dict[str, list[Fault]] = {
         Fault("round8.py", "(weight / step).round()",
               "(weight / step + torch.rand(weight.shape) - 0.5).round()",
               "test_it_is_deterministic", "answer differently"),
+        Fault("round8.py", "        return model.requires_grad_(False)",
+              "        down = model.model.layers[0].mlp.down_proj\n"
+              "        held = nn.Module()\n"
+              "        held.register_buffer('codes', down.weight.data)\n"
+              "        held.forward = lambda x: x @ held.codes.T\n"
+              "        model.model.layers[0].mlp.down_proj = held\n"
+              "        return model.requires_grad_(False)",
+              "test_adz_trains_over_it", "over it {'modules': 13"),
     ],
     "smooth": [
         Fault("smooth.py", "args=TrainingArguments(**trainer_settings(run))",

@@ -11,9 +11,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from adapterhub import specs
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
+from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
+from adapterhub.train.memory import dense_weight
 from adapterhub.train.rows import Collator, Row, Rows
+from adapterhub.train.targets import report_targets
 
 STOP, PAD = 3, 0
 SOUND = Rows([Row((5, 6, 7, STOP), 2), Row((8, 9, STOP), 1)])
@@ -24,6 +28,10 @@ def adapted(tiny_base_dir: Path) -> Any:
     base = AutoModelForCausalLM.from_pretrained(tiny_base_dir)
     config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(base, config)
+
+
+def reached(model: Any) -> gates.Reached:
+    return gates.check_gradients(model, gates.adapted_layers(model, ()), Collator(PAD)(SOUND.rows))
 
 
 def refused(message: str) -> Any:
@@ -53,9 +61,8 @@ def test_padding_that_is_the_stop_token_is_refused() -> None:
 def test_the_gradient_reaches_every_layer_and_nothing_is_left_behind(tiny_base_dir: Path) -> None:
     model = adapted(tiny_base_dir)
     state = torch.get_rng_state()
-    assert gates.check_gradients(model, Collator(PAD)(SOUND.rows)) == gates.Reached(
-        14, unused=False
-    )
+    found = reached(model)
+    assert (len(found.layers), found.unused) == (14, False)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in model.parameters())
 
@@ -67,8 +74,45 @@ def test_a_layer_that_does_not_learn_is_named(tiny_base_dir: Path) -> None:
         # B is zero at the start: without A no gradient reaches either.
         dead.lora_A["default"].weight.zero_()
     with refused(r"no gradient reaches .*layers\.1\.mlp\.up_proj") as caught:
-        gates.check_gradients(model, Collator(PAD)(SOUND.rows))
+        reached(model)
     assert "1 of 14" in caught.value.hint
+
+
+class Buffered(torch.nn.Linear):
+    """A quantised layer without a parameter."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.bias = None
+        self.register_buffer("codes", layer.weight.detach().half())
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        return self.codes.float()
+
+
+def test_layers_that_hold_their_weight_in_buffers_are_found(tiny_base_dir: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_dir).requires_grad_(False)
+    for name, layer in list(base.model.named_modules()):
+        if isinstance(layer, torch.nn.Linear):
+            base.model.set_submodule(name, Buffered(layer))
+    plain = adapted(tiny_base_dir)
+    wanted = set(gates.adapted_layers(plain, ()).values())
+    modules = set(base.modules())
+    plugins = load_plugins()
+    lora = plugins.get(specs.Method, "lora")
+    options = plugins.load_options(lora)(targets=["q_proj", "up_proj"])
+    model = plugins.load_implementation(lora)().attach(base, options, prepared=True)
+    layers = gates.adapted_layers(model, modules)
+    assert set(layers.values()) == {n for n in wanted if n.endswith(("q_proj", "up_proj"))}
+    assert gates.check_gradients(model, layers, Collator(PAD)(SOUND.rows)).layers == set(
+        layers.values()
+    )
+    report = report_targets(model, set(layers.values()))
+    assert report.adapted == {"q_proj": 2, "up_proj": 2}
+    assert report.frozen["k_proj"] == report.frozen["down_proj"] == 2
+    assert dense_weight(Buffered(torch.nn.Linear(2, 2, bias=False))) is None
 
 
 def test_a_model_in_which_nothing_trains_is_refused(tiny_base_dir: Path) -> None:
@@ -79,7 +123,7 @@ def test_a_model_in_which_nothing_trains_is_refused(tiny_base_dir: Path) -> None
     probe = torch.nn.Parameter(torch.zeros(()))
     head.register_forward_hook(lambda module, given, out: out + probe)
     with refused("nothing is trainable"):
-        gates.check_gradients(model, Collator(PAD)(SOUND.rows))
+        reached(model)
 
 
 def test_a_loss_that_is_no_number_is_refused(tiny_base_dir: Path) -> None:
@@ -87,7 +131,7 @@ def test_a_loss_that_is_no_number_is_refused(tiny_base_dir: Path) -> None:
     with torch.no_grad():
         model.get_output_embeddings().weight.fill_(torch.nan)
     with refused("the first loss is nan"):
-        gates.check_gradients(model, Collator(PAD)(SOUND.rows))
+        reached(model)
 
 
 def test_effect_reload_and_merge() -> None:

@@ -62,14 +62,15 @@ class Conformance:
 
         return load_plugins().load_implementation(self.component)
 
-    def made_options(self) -> Any:
-        """The options, with their defaults filled in; an empty model where there are none."""
+    def made_options(self, options: Mapping[str, Any] | None = None) -> Any:
+        """These or its own options, with their defaults filled in; an empty model where there are
+        none."""
         from adapterhub.config import validate
         from adapterhub.plugins import load_plugins
         from adapterhub.train.plan import NoOptions
 
         model = load_plugins().load_options(self.component) or NoOptions
-        return validate(model, self.options, self.section)
+        return validate(model, self.options if options is None else options, self.section)
 
     def test_descriptor_is_valid(self) -> None:
         """It is found, says what it is in one line, and what to install where it needs more."""
