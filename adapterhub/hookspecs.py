@@ -80,7 +80,7 @@ def adapterhub_quantizers() -> Iterable[specs.Quantizer]:  # type: ignore[empty-
 
 @hookspec
 def adapterhub_objectives() -> Iterable[specs.Objective]:  # type: ignore[empty-body]
-    """What a run optimises: `adz train -o objective.name=NAME`.
+    """What a run optimises: `adz train --objective NAME`.
 
     Added in adapterhub 0.1 (hook API 1).
 

@@ -164,10 +164,13 @@ class MergeSpace(Component):
 class Objective(Component):
     """What a run optimises. `impl` is a `protocols.Objective`.
 
-    kinds: the kinds of rows that it learns from. generates: it learns from answers of its own,
-    so that those of the rows, if any, are what its rewards compare with. likelihood: how likely
-    the held-out answers are says something about it. unavailable: why it cannot be had and what
-    to use instead, for a name that people look for.
+    kinds: the kinds of rows that it learns from: "supervised", "preference" (pairs),
+    "unpaired_preference" (judged answers), "prompt" (no answer). generates: it learns from
+    answers of its own, so that those of the rows, if any, are what its rewards compare with.
+    likelihood: True: adz prints the loss of the held-out answers by the token beside the base's;
+    False: it does not, because the objective is another, as of most that learn preferences, and
+    what the trainer's `held_out()` returns is printed. unavailable: why it cannot be had and
+    what to use instead, for a name that people look for.
     """
 
     kinds: tuple[RowKind, ...] = ("supervised",)

@@ -11,6 +11,7 @@ from adapterhub.cli.output import TerminalProgress, json_option, print_result
 from adapterhub.cli.train_values import merged_values
 
 if TYPE_CHECKING:
+    from adapterhub.errors import AdzError
     from adapterhub.manifest import BaseRecord, Version
     from adapterhub.protocols import Registry
     from adapterhub.train.plan import Plan
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 )
 @click.option("--name", help="The adapter's name; made from the data file's when not given.")
 @click.option(
-    "--objective", help="What is optimised: sft (default), dpo, kto, orpo, reward, grpo, rloo."
+    "--objective",
+    help="What is optimised: sft (default), dpo, kto, orpo, reward, grpo, rloo, or a plugin's.",
 )
 @click.option(
     "--quantizer", help="How the base is held: nf4 (QLoRA), int8, ...; docs/methods.md has all."
@@ -136,7 +138,7 @@ def command(
         return merged_values(path, overrides, flags, ignore_unknown=ignore_unknown)
 
     if axes and not sweep:
-        raise usage_error(f"unexpected {axes[0]!r}", "several values go behind --sweep")
+        raise _unexpected(axes[0])
     _check_processes(nproc, ray, parallel)
     if sweep or len(configs) > 1:
         for flag, given in (("--dry-run", dry_run), ("--nproc", nproc > 1), ("--ray", ray)):
@@ -157,6 +159,15 @@ def command(
     launcher: Launcher = "ray" if ray else "local"
     made = _train(plan, registry, ray or nproc, parallel, launcher, resume=resume)
     _print(made, plan.base.name, as_json=as_json)
+
+
+def _unexpected(word: str) -> AdzError:
+    from adapterhub.errors import usage_error
+    from adapterhub.plugins import open_registry
+
+    known = any(base.name == word for base in open_registry().bases())
+    hint = f"--base {word} names the base" if known else "several values go behind --sweep"
+    return usage_error(f"unexpected {word!r}", hint)
 
 
 def _train(

@@ -21,7 +21,7 @@ KINDS: dict[str, Kind] = {
     "merge-space": Kind("merge_space", "merge space", "adz merge --linear --space {name} a b"),
     "method": Kind("method", "method", "adz train --method {name}"),
     "quantizer": Kind("quantizer", "quantizer", "adz train --quantizer {name}"),
-    "objective": Kind("objective", "objective", "adz train -o objective.name={name}"),
+    "objective": Kind("objective", "objective", "adz train --objective {name}"),
     "engine": Kind("engine", "engine", "adz serve --engine {name}", ("serve",)),
     "format": Kind("format", "format", "adz train --format {name}"),
     "remote": Kind("remote", "remote", "adz push sql --to {name}:///folder"),

@@ -147,7 +147,9 @@ def announce(objective: specs.Objective, row: Row, tokenizer: Any) -> str:
     """What is said of the first row before training: what is scored, or what is asked."""
     if objective.generates:
         return f"the model is asked: {tokenizer.decode(row.ids[: row.start])}"
-    return f"the loss sees (all but [...]): {preview(row, tokenizer)}"
+    seen = f"the loss sees (all but [...]): {preview(row, tokenizer)}"
+    worse = f"\nand less of: {tokenizer.decode(row.rejected)}" if row.rejected else ""
+    return seen + worse
 
 
 def _difference(one: torch.Tensor, other: torch.Tensor) -> float:

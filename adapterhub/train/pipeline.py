@@ -34,6 +34,8 @@ from adapterhub.train.trainer import Bar
 from adapterhub.train.watch import Alerts, Best, SoftEnd
 
 T = TypeVar("T")
+_TOLD = {"holdout_accuracy"}
+"""What has words of its own in the line about a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,9 @@ def describe(facts: Mapping[str, Any]) -> str:
         )
     if "holdout_accuracy" in facts:
         parts.append(f"held-out pairs told apart {100 * facts['holdout_accuracy']:.1f} %")
+    if "holdout_loss" not in facts:
+        own = [name for name in facts if name.startswith("holdout_") and name not in _TOLD]
+        parts += [f"held-out {name[8:].replace('_', ' ')} {facts[name]:.3f}" for name in own[:2]]
     if "holdout_loss_served" in facts:
         parts.append(f"over the base as it is served {facts['holdout_loss_served']:.3f}")
     parts.append(f"{facts['steps']} steps, {facts['tokens_per_second']:.0f} tokens/s")

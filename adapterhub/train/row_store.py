@@ -27,9 +27,11 @@ _JUDGEMENTS = (None, False, True)
 class Row:
     """One example as token ids; those before `start` are the prompt and are not scored.
 
-    rejected: of a preference pair, the worse answer to the same prompt. desirable: of a judged
-    answer, whether it is a good one. earlier: (begin, end) of answers in the prompt that are
-    scored too.
+    ids: of the prompt and the answer, the stop token at the end. rejected: of a preference pair,
+    the ids of the worse answer to the same prompt, without the prompt, the stop token at the end.
+    desirable: of a judged answer, whether it is a good one; else None. earlier: (begin, end) of
+    answers in the prompt that are scored too, where `data.answers=all`; pairs and judged answers
+    have none.
     """
 
     ids: tuple[int, ...]

@@ -135,7 +135,11 @@ class RunTrainer:
             (self.run.directory / f"checkpoint-{step}" / COMPLETE).touch()
 
     def held_out(self) -> dict[str, float]:
-        """What else the manifest keeps of the held-out rows, measured after the last step."""
+        """What else the manifest keeps of the held-out rows, by names that begin with `holdout_`.
+
+        Called once after the last step, in every process, of which the first one's is kept. The
+        model is in training mode, and gradients are on. Here nothing is measured: {}.
+        """
         return {}
 
     def _send_telemetry(self) -> None:

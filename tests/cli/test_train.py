@@ -44,6 +44,18 @@ def test_the_short_form_takes_the_only_base_and_a_name_from_the_file(
     assert shown["metrics"]["steps"] == 2
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("tiny", "--base tiny names the base"), ("r=8,16", "several values go behind --sweep")],
+)
+def test_a_word_too_many_is_refused_with_its_flag(
+    word: str, hint: str, adz: Any, tiny: None, data_file: Path
+) -> None:
+    done = adz("train", word, "--data", data_file)
+    assert done.code == 2
+    assert done.err == f"adz: unexpected {word!r} ({hint})\n"
+
+
 def test_flags_win_over_options_and_these_over_the_recipe(
     adz: Any, tiny: None, data_file: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,15 @@ FAULTS: dict[str, list[Fault]] = {
               "test_the_learning_rate_is_obeyed", "changes nothing"),
         Fault(PLUGIN, 'summary="Fine-tuning with smoothed labels: no answer is wholly certain"',
               'summary="Two\\nlines"', "test_descriptor_is_valid", "several lines"),
+        Fault("smooth.py", " if num_items_in_batch is None else num_items_in_batch", "",
+              "test_accumulation_changes_nothing", "model_accepts_loss_kwargs = False"),
+        Fault(PLUGIN, 'config="adz_plugin_template.smooth_options:SmoothOptions",',
+              'config="adz_plugin_template.smooth_options:SmoothOptions", kinds=("preference",),',
+              "test_judgements_are_obeyed", "run.collate ignores both"),
+        Fault(PLUGIN, 'config="adz_plugin_template.smooth_options:SmoothOptions",',
+              'config="adz_plugin_template.smooth_options:SmoothOptions", '
+              'kinds=("unpaired_preference",),',
+              "test_judgements_are_obeyed", "run.collate ignores both"),
     ],
     "paper": [
         Fault("paper.py", '<= row.keys()', '& row.keys()', "test_it_reads_its_rows", "matches("),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ def both(trainer: Any, row: Row) -> tuple[float, float]:
 
 def worse(row: Row) -> Row:
     return Row((*row.ids[: row.start], *row.rejected), row.start)
+
+
+def test_pairs_are_batched_as_the_page_for_authors_says(trainer_of: Callable[..., Any]) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "authors" / "objective.md"
+    (recipe,) = re.findall(r"## Pairs\n.*?```python\n(.*?)```", page.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(recipe, names)
+    trainer = trainer_of("preference", {"name": "orpo"})
+    rows = trainer.run.train_rows.rows[:5]
+    assert all(row.rejected[-1] == stop_token(trainer.run.tokenizer, "plain") for row in rows)
+    ours = trainer.collate(trainer.train_dataset[:5])
+    theirs = names["collate"](trainer, rows)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def sigmoid(value: float) -> float:
@@ -206,7 +221,12 @@ def test_from_a_command_to_a_version(
     assert manifest.metrics["steps"] == 2
     assert math.isfinite(manifest.metrics["holdout_objective"])
     assert ("holdout_accuracy" in manifest.metrics) == (kind == "preference")
-    assert ("holdout_loss" in manifest.metrics) == (objective in ("dpo", "orpo"))
+    likely = objective in ("dpo", "orpo")
+    assert ("holdout_loss" in manifest.metrics) == likely
+    found = f"held-out objective {manifest.metrics['holdout_objective']:.3f}, "
+    assert (found in done.out) == (not likely)
+    # The first row's worse answer, as ROWS has it.
+    assert ("\nand less of:  a0<|im_end|>\n" in done.err) == (kind == "preference")
 
 
 def test_dpo_learns_to_tell_pairs_apart(

@@ -10,16 +10,36 @@ from typing import Any, ClassVar
 from adapterhub import specs
 from adapterhub.testing.conformance import training
 from adapterhub.testing.conformance.base import Conformance, check_refusal, check_success
-from adapterhub.testing.fixtures import Adz
+from adapterhub.testing.fixtures import Adz, WithPlugin
 
 _FIRST: dict[type[ObjectiveConformance], str] = {}
 """The payload that the first run of each class made."""
+_JUDGED = ("preference", "unpaired_preference")
+_OTHER_JUDGEMENTS = """
+from dataclasses import replace
+
+from adapterhub import hookimpl
+
+
+@hookimpl
+def adapterhub_before_train(run):
+    run.train_rows.rows = [
+        replace(row, rejected=row.rejected[:1] + row.rejected)
+        if row.rejected
+        else replace(row, desirable=not row.desirable)
+        for row in run.train_rows
+    ]
+"""
+"""A plugin: whatever the format of the rows was, their judgements are others now."""
 
 
 class ObjectiveConformance(Conformance):
     """Of an objective: `name = "mine"`.
 
-    rows: what it learns from; where none are given, 16 of the first of its `kinds`.
+    rows: what it learns from, dicts in the columns of a format of the first of its `kinds`, where
+    the 16 of that kind that the kit has do not do. The kit's have the columns `prompt` and
+    `completion` (supervised), `chosen` and `rejected` beside the prompt (preference), `completion`
+    and `label` beside it (unpaired_preference), or the prompt alone.
     """
 
     kind: ClassVar[type[specs.Component]] = specs.Objective
@@ -32,24 +52,33 @@ class ObjectiveConformance(Conformance):
         return training.write_rows(folder, rows)
 
     def flags(self) -> list[str]:
-        """`-o objective.name=NAME` and its options."""
-        options = training.option_flags("objective", self.options)
-        return ["-o", f"objective.name={self.name}", *options]
+        """`--objective NAME` and its options."""
+        return ["--objective", self.name, *training.option_flags("objective", self.options)]
+
+    def train(self, adz: Adz, folder: Path, name: str, *flags: str) -> Any:
+        """Three steps over its rows; returns the manifest."""
+        data = self.write_rows(folder)
+        try:
+            return training.train_a_little(adz, data, name, *self.flags(), *flags).manifest
+        except AssertionError as failed:
+            first = data.read_text(encoding="utf-8").partition("\n")[0]
+            failed.add_note(
+                f"it learns from rows such as {first}; the attribute `rows` sets others"
+            )
+            raise
 
     def first_payload(self, adz: Adz, folder: Path) -> str:
         """The digest of what a run makes; the tests of a class share one run, which takes
         seconds."""
         if type(self) not in _FIRST:
-            version = training.train_a_little(adz, self.write_rows(folder), "first", *self.flags())
-            _FIRST[type(self)] = version.manifest.payload
+            _FIRST[type(self)] = self.train(adz, folder, "first").payload
         return _FIRST[type(self)]
 
     def test_it_trains(self, adz: Adz, tiny_base: Any, tmp_path: Path) -> None:
         """As many steps as were asked for, to a finite loss; the version names the plugin."""
         from adapterhub.plugins import load_plugins
 
-        data = self.write_rows(tmp_path)
-        manifest = training.train_a_little(adz, data, "trained", *self.flags()).manifest
+        manifest = self.train(adz, tmp_path, "trained")
         _FIRST[type(self)] = manifest.payload
         assert manifest.objective == self.name
         assert manifest.metrics["steps"] == 3, f"{manifest.metrics['steps']} steps, not 3"
@@ -64,15 +93,45 @@ class ObjectiveConformance(Conformance):
     ) -> None:
         """`adz rebuild` makes a version again, and compares."""
         first = self.first_payload(adz, tmp_path)
-        again = training.train_a_little(adz, self.write_rows(tmp_path), "again", *self.flags())
-        assert again.manifest.payload == first, "two runs of one recipe give other weights"
+        again = self.train(adz, tmp_path, "again")
+        assert again.payload == first, "two runs of one recipe give other weights"
 
     def test_the_learning_rate_is_obeyed(self, adz: Adz, tiny_base: Any, tmp_path: Path) -> None:
         """The trainer takes the recipe's settings (`trainer_settings(run)`)."""
         first = self.first_payload(adz, tmp_path)
-        flags = (*self.flags(), "-o", "training.lr=1e-5")
-        slow = training.train_a_little(adz, self.write_rows(tmp_path), "slow", *flags)
-        assert slow.manifest.payload != first, "the learning rate of the recipe changes nothing"
+        slow = self.train(adz, tmp_path, "slow", "-o", "training.lr=1e-5")
+        assert slow.payload != first, "the learning rate of the recipe changes nothing"
+
+    def test_accumulation_changes_nothing(self, adz: Adz, tiny_base: Any, tmp_path: Path) -> None:
+        """A batch of 8 has the loss of two of 4 with `training.accumulation=2`. Not of an objective
+        that generates, whose answers differ."""
+        if self.component.generates:
+            return
+        losses = []
+        for batch, accumulation in ((8, 1), (4, 2)):
+            # One step over the same rows: what the losses differ by is how they are averaged.
+            settings = {"batch_size": batch, "accumulation": accumulation, "max_steps": 1}
+            flags = [*training.option_flags("training", settings), "-o", "data.holdout=0.5"]
+            made = self.train(adz, tmp_path, f"batches-of-{batch}", *flags)
+            losses.append(made.metrics["train_loss"])
+        assert math.isclose(*losses, rel_tol=0.2), (
+            f"the loss is {losses[0]:.3f} in one batch and {losses[1]:.3f} in two: a mean over "
+            "rows needs self.model_accepts_loss_kwargs = False, one over tokens num_items_in_batch"
+        )
+
+    def test_judgements_are_obeyed(
+        self, adz: Adz, tiny_base: Any, with_plugin: WithPlugin, tmp_path: Path
+    ) -> None:
+        """Of pairs and of judged answers: another `rejected` or `desirable` gives other weights.
+        `run.collate` ignores both."""
+        if self.component.kinds[0] not in _JUDGED:
+            return
+        first = self.first_payload(adz, tmp_path)
+        with_plugin(_OTHER_JUDGEMENTS)
+        other = self.train(adz, tmp_path, "other")
+        assert other.payload != first, (
+            "another `rejected` or `desirable` changes nothing: run.collate ignores both"
+        )
 
     def test_dry_run_commits_nothing(
         self, adz: Adz, registry: Any, tiny_base: Any, tmp_path: Path

@@ -67,7 +67,7 @@ def adapterhub_quantizers() -> Iterator[specs.Quantizer]:
 
 @hookimpl
 def adapterhub_objectives() -> Iterator[specs.Objective]:
-    """`adz train -o objective.name=smooth`"""
+    """`adz train --objective smooth`"""
     yield specs.Objective(
         name="smooth",
         summary="Fine-tuning with smoothed labels: no answer is wholly certain",
