@@ -18,6 +18,7 @@ _PROJECT = {
     "pyproject.toml.txt": "pyproject.toml",
     "README.md.txt": "README.md",
     "ci.yml.txt": ".github/workflows/ci.yml",
+    "gitignore.txt": ".gitignore",
     "init.py.txt": "src/{{package}}/__init__.py",
 }
 _MODULES = {
