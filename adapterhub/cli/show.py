@@ -132,7 +132,30 @@ def _facts(
 
 
 def _method(manifest: Manifest) -> str:
-    return manifest.method + (f" over {manifest.quantizer}" if manifest.quantizer else "")
+    """Such as `lora over nf4`, and what it was told that is no default of the quantizer."""
+    if not manifest.quantizer:
+        return manifest.method
+    return f"{manifest.method} over {manifest.quantizer}{_options(manifest)}"
+
+
+def _options(manifest: Manifest) -> str:
+    """The quantizer's options that are no defaults; none where its plugin is gone."""
+    import json
+
+    from adapterhub import specs
+    from adapterhub.errors import AdzError
+    from adapterhub.plugins import load_plugins
+
+    given = {k: v for k, v in (manifest.recipe.get("quantizer") or {}).items() if k != "name"}
+    try:
+        component = load_plugins().get(specs.Quantizer, str(manifest.quantizer))
+        fields = load_plugins().load_options(component).model_fields if given else {}
+    except AdzError:
+        return ""
+    told = [
+        f"{k}={json.dumps(v)}" for k, v in given.items() if k in fields and v != fields[k].default
+    ]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _maker(manifest: Manifest) -> str:

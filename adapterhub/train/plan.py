@@ -23,6 +23,7 @@ from adapterhub.models import compute_device, load_tokenizer
 from adapterhub.plugins import load_plugins
 from adapterhub.protocols import Example, Registry
 from adapterhub.reference import check_new_name
+from adapterhub.train.pairs import check_pair
 from adapterhub.train.recipe import Choice, DataOptions, TrainRecipe
 from adapterhub.train.reports import check_installed
 
@@ -117,7 +118,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
         raise usage_error(f"there is no objective {objective.name}", objective.unavailable)
     if quantizer is not None:
         check_makes(quantizer)
-    _check_pair(method, quantizer)
+    check_pair(method, quantizer)
     check_installed(recipe.training.report_to)
     _check_optimizer(recipe.training.optimizer)
     moments = _input_moments(recipe, method)
@@ -183,25 +184,6 @@ def _input_moments(recipe: TrainRecipe, method: specs.Method) -> int:
     return given
 
 
-def _check_pair(method: specs.Method, quantizer: specs.Quantizer | None) -> None:
-    if quantizer is None and method.needs_quantizer:
-        works = ", ".join(method.quantizers or ())
-        raise usage_error(
-            f"the method {method.name} needs a base that is held quantised",
-            f"--quantizer with one of {works}",
-        )
-    if quantizer is None or method.quantizers is None or quantizer.name in method.quantizers:
-        return
-    if method.name in quantizer.methods:
-        return
-    reason = f": {method.quantizer_reason}" if method.quantizer_reason else ""
-    works = ", ".join(method.quantizers) or "none"
-    raise usage_error(
-        f"the method {method.name} does not work over {quantizer.name}{reason}",
-        f"quantizers that it works with: {works}",
-    )
-
-
 def _stored_quantizer(
     base: BaseRecord, method: specs.Method, quantizer: specs.Quantizer | None
 ) -> specs.Quantizer | None:
@@ -213,7 +195,7 @@ def _stored_quantizer(
             f"the base {base.name} is stored by {name} already", "leave --quantizer away"
         )
     stored = load_plugins().get(specs.Quantizer, name)
-    _check_pair(method, stored)
+    check_pair(method, stored)
     return stored
 
 

@@ -14,7 +14,7 @@ from adapterhub import specs
 from adapterhub.bases.quantise import check_makes
 from adapterhub.errors import AdzError
 from adapterhub.plugins import load_plugins
-from adapterhub.train.plan import _check_pair
+from adapterhub.train.pairs import check_pair
 from adapterhub_peft.catalogue import entries
 
 from .cases import apart, batch, implementation, logits, make_base, methods, options_of, step
@@ -99,15 +99,15 @@ def test_every_other_pair_is_refused_with_the_reason(name: str) -> None:
     assert set(QUANTIZERS) == set(quantizers)
     for quantizer in quantizers.values():
         if quantizer.name in entries()[name].quantizers:
-            _check_pair(methods()[name], quantizer)
+            check_pair(methods()[name], quantizer)
             continue
         with pytest.raises(AdzError, match=f"{name} does not work over {quantizer.name}: ...."):
-            _check_pair(methods()[name], quantizer)
+            check_pair(methods()[name], quantizer)
 
 
 def test_loftq_without_a_quantizer_is_refused() -> None:
     with pytest.raises(AdzError, match="needs a base that is held quantised") as caught:
-        _check_pair(methods()["loftq"], None)
+        check_pair(methods()["loftq"], None)
     assert "nf4, fp4" in caught.value.hint
 
 

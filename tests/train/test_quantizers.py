@@ -74,6 +74,27 @@ def test_a_pair_that_the_libraries_cannot_do_is_refused_with_the_reason(
     assert "nf4" in caught.value.hint
 
 
+def test_a_pair_with_a_strangers_quantizer_is_refused_for_its_own_reason(
+    plan_for: Callable[..., Any], with_plugin: Callable[..., str]
+) -> None:
+    with_plugin(Path(__file__).parents[2] / "examples" / "adz-plugin-template")
+    assert plan_for(method={"name": "lora"}, quantizer={"name": "round8"}).quantizer
+    with pytest.raises(AdzError, match="nobody has tried dora over round8") as caught:
+        plan_for(method={"name": "dora"}, quantizer={"name": "round8"})
+    assert "specs.Quantizer.methods" in caught.value.hint
+    with pytest.raises(AdzError, match="pissa does not work over round8"):
+        plan_for(method={"name": "pissa"}, quantizer={"name": "round8"})
+
+
+@pytest.mark.parametrize(("double", "shown"), [(True, ""), (False, " (double_quant=false)")])
+def test_show_names_the_options_that_are_no_defaults(
+    double: bool, shown: str, trained: Callable[..., Version], adz: Any
+) -> None:
+    version = trained(quantizer={"name": "nf4", "double_quant": double})
+    text = adz("show", version.manifest.name).out
+    assert f"lora over nf4{shown}\n" in text.replace(" \n", "\n")
+
+
 def test_the_libraries_still_cannot_do_it(tiny_base_dir: Path) -> None:
     """When this fails, PEFT or bitsandbytes was mended: let dora work over int8."""
     config = BitsAndBytesConfig(load_in_8bit=True)

@@ -77,6 +77,16 @@ class QuantizerConformance(Conformance):
             held = _counts(version)
             assert held == plain, f"over it {held}, over plain floats {plain}: is each a Linear?"
 
+    def test_it_stores_a_base_or_refuses(self, adz: Adz, registry: Any, tiny_base: Any) -> None:
+        """`adz base quantize` by one that works in `prepare` is refused in one line."""
+        arguments = self.implementation().load_arguments(self.made_options())
+        if "quantization_config" in arguments:
+            return
+        before = registry.revision()
+        line = check_refusal(adz("base", "quantize", "tiny", "--with", self.name))
+        assert "cannot store a base" in line, line
+        assert registry.revision() == before, "a base was stored"
+
     def test_dry_run_commits_nothing(
         self, adz: Adz, registry: Any, tiny_base: Any, tmp_path: Path
     ) -> None:
