@@ -98,7 +98,7 @@ def validate(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
             near = near or get_close_matches(path[-1], known, n=1)
             there = "there are " + ", ".join(known) if known else ""
             # With its section, so that it can be typed as it stands.
-            section = name.removesuffix(path[-1])
+            section = name.removesuffix(path[-1]).rpartition(" ")[2]
             hint = f"did you mean {section}{near[0]}?" if near else there
             raise usage_error(f"unknown option {name}", hint) from error
         if first["type"] == "missing":

@@ -69,7 +69,7 @@ def test_keys_lie_beside_the_file_or_where_the_path_says(policy: Path, tmp_path:
     ("text", "message"),
     [
         ("signature: {team/*: [a.pem]}", "unknown option signature (did you mean signatures?)"),
-        ("quotas: {x: {version: 3}}", "unknown option quotas.x.version (did you mean versions?)"),
+        ("quotas: {x: {version: 3}}", "quotas.x.version (did you mean quotas.x.versions?)"),
         ("quotas: {x: {size: 10 gigs}}", "quotas.x.size: a size is bytes, or a number with kB"),
         ("quotas: {x: {size: -1}}", "quotas.x.size: input should be greater than or equal to 0"),
         ("quotas: {x: {versions: many}}", "quotas.x.versions: input should be a whole number"),

@@ -116,9 +116,9 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     objective = plugins.get(specs.Objective, recipe.objective.name)
     if objective.unavailable:
         raise usage_error(f"there is no objective {objective.name}", objective.unavailable)
+    check_pair(method, quantizer)
     if quantizer is not None:
         check_makes(quantizer)
-    check_pair(method, quantizer)
     check_installed(recipe.training.report_to)
     _check_optimizer(recipe.training.optimizer)
     moments = _input_moments(recipe, method)

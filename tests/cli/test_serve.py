@@ -183,7 +183,7 @@ def test_a_broken_file_of_keys_is_one_line(
         ("ci: {}", "sha256 is not given"),
         ("ci: {sha256: abc}", "sha256"),
         ("A: {}", "not a valid name"),
-        ("ci: {sha256: " + "a" * 64 + ", model: [sql]}", "did you mean models?"),
+        ("ci: {sha256: " + "a" * 64 + ", model: [sql]}", "did you mean ci.models?"),
     ):
         (home / "keys.yaml").write_text(text)
         for command in (("serve", "--port", free), ("keys", "ls"), ("keys", "new", "x")):

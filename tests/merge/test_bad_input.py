@@ -127,7 +127,7 @@ def test_one_version_twice(again: str, adz: Any, commit_adapter: Any, refused: A
         (["--breadcrumbs", "-o", "options.gamma=1"], "options.gamma: input should be less than 1"),
         (["--della", "-o", "options.epsilon=-0.1"], "options.epsilon: input should be greater"),
         (["--della", "-o", "options.epsilom=0.1"], "unknown option options.epsilom (did you mean "
-                                                   "epsilon?)"),
+                                                   "options.epsilon?)"),
         (["--iso-cts", "-o", "options.common_space_fraction=2"], "options.common_space_fraction"),
         (["--tsv", "-o", "options.gamma=0.1"], "the rule 'tsv' has no options of its own"),
         (["--linear", "--pico"], "several rules are given: linear, pico"),

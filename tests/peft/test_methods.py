@@ -164,11 +164,11 @@ def test_a_resolved_recipe_is_accepted_again(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("lora", {"rr": 4}, r"unknown option method.rr \(did you mean r\?\)"),
-        ("lora", {"lora_alpha": 4}, r"unknown option method.lora_alpha \(did you mean alpha\?\)"),
-        ("prefix", {"num_virtual_tokens": 4}, r"\(did you mean tokens\?\)"),
-        ("vera", {"target_modules": "x"}, r"\(did you mean targets\?\)"),
-        ("vblora", {"topks": 4}, r"\(did you mean topk\?\)"),
+        ("lora", {"rr": 4}, r"unknown option method.rr \(did you mean method.r\?\)"),
+        ("lora", {"lora_alpha": 4}, r"unknown option method.lora_alpha \(did you mean method.a"),
+        ("prefix", {"num_virtual_tokens": 4}, r"\(did you mean method.tokens\?\)"),
+        ("vera", {"target_modules": "x"}, r"\(did you mean method.targets\?\)"),
+        ("vblora", {"topks": 4}, r"\(did you mean method.topk\?\)"),
         ("lora", {"r": 0}, "method.r: input should be greater than or equal to 1, got 0"),
         ("boft", {"block_size": "x"}, "method.block_size: input should be a whole number"),
         ("lora", {"init": "pissa_niter_x"}, "method.init"),
