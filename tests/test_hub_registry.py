@@ -32,7 +32,7 @@ def test_diff_and_lineage(hub: Hub, adz: Any) -> None:
     below = hub.lineage("a", children=True).as_dict()
     assert below == json.loads(adz("lineage", "a", "--children", "--json").out)
     assert below != hub.lineage("a").as_dict()
-    with pytest.raises(AdzError, match="unknown adapter 'c'"):
+    with pytest.raises(AdzError, match="unknown adapter or base 'c'"):
         hub.lineage("c")
 
 

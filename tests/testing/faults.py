@@ -68,7 +68,7 @@ FAULTS: dict[str, list[Fault]] = {
               "    weights = weights[[i for i, o in enumerate(operands) if len(o.a)]]\n"
               "    deltas = torch.stack([o.scale * o.b @ o.a for o in operands if len(o.a)])",
               "test_rule_sees_every_adapter", "3 adapters are merged"),
-        Fault("full_svd.py", 'f"{seed} {module}"', 'f"{module}"',
+        Fault("full_svd.py", 'f"{self._seed} {self.module}', 'f"{self.module}',
               "test_chance_is_keyed_by_the_seed", "another seed gives the same"),
         Fault("full_svd.py", "o.scale * o.b @ o.a", "o.b @ o.a", "test_sum_is_the_sum", "off by"),
         Fault("full_svd.py", "    deltas = torch.stack(",
