@@ -34,6 +34,8 @@ static FILE *record;
 static long calls, at;
 static int fault, sticky, hit;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+// A folder is written down before another thread can make one in it.
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 
 EXPORT void shim_watch(const char *folder) {
     snprintf(root, sizeof root, "%s", folder);
@@ -333,8 +335,12 @@ EXPORT int mkdir(const char *path, mode_t mode) {
     REAL(int, mkdir, const char *, mode_t);
     if (!watched(path)) return real(path, mode);
     FAIL(GROWS | CHANGES);
+    pthread_mutex_lock(&making);
     int done = real(path, mode);
+    int error = errno;
     if (!done) write_down("mkdir", path, "", inode(path), 0, NULL, 0);
+    pthread_mutex_unlock(&making);
+    errno = error;
     return done;
 }
 
