@@ -9,9 +9,10 @@ if [ $# -gt 0 ]; then
     exec "${PYTEST[@]}" "$@"
 fi
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 "${PYTEST[@]}" tests/serve >"$log" 2>&1 &
 serving=$!
+# Who breaks it off ends both.
+trap 'kill "$serving" 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
 "${PYTEST[@]}" --ignore tests/serve || status=$?
 wait "$serving" || status=$?

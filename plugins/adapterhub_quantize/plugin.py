@@ -31,7 +31,8 @@ def _quantizer(name: str, summary: str, impl: str, config: str, **facts: Any) ->
 
 @hookimpl
 def adapterhub_quantizers() -> Iterable[specs.Quantizer]:
-    """Those of bitsandbytes, torchao and hqq are tested on a CPU, the others nowhere."""
+    """Those of bitsandbytes are tested on a CPU, torchao and hqq there where they are installed, on
+    a tiny base; the others nowhere."""
     yield _quantizer(
         "nf4", "4-bit NormalFloat with double quantisation: QLoRA", "quantizers:Nf4",
         "FourBitOptions", bits=4,
@@ -45,11 +46,11 @@ def adapterhub_quantizers() -> Iterable[specs.Quantizer]:
     )  # fmt: skip
     yield _quantizer(
         "torchao", "PyTorch's own 8-bit weights", "others:TorchAo", "TorchAoOptions", bits=8,
-        library="torchao",
+        library="torchao", status="experimental",
     )  # fmt: skip
     yield _quantizer(
         "hqq", "Half-quadratic quantisation: 1 to 8 bits without data", "others:Hqq",
-        "HqqOptions", bits=4, library="hqq",
+        "HqqOptions", bits=4, library="hqq", status="experimental",
     )  # fmt: skip
     for name in ("gptq", "awq"):
         yield _quantizer(

@@ -38,6 +38,17 @@ def stored(adz, *flags):
     return open_registry().bases()
 
 
+def check_holds(made, base, config):
+    """The stored base answers as transformers does that quantises while loading, and is smaller."""
+    wanted = AutoModelForCausalLM.from_pretrained(
+        base.path, dtype=torch.float32, quantization_config=config
+    )
+    found = AutoModelForCausalLM.from_pretrained(made.path, dtype=torch.float32)
+    assert torch.equal(found(IDS).logits, wanted(IDS).logits)
+    size = Path(made.path, "model.safetensors").stat().st_size
+    assert size < Path(base.path, "model.safetensors").stat().st_size
+
+
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
 @torch.no_grad()
 def test_it_is_what_transformers_makes_while_loading(kind, adz, tiny_base):
@@ -54,13 +65,7 @@ def test_it_is_what_transformers_makes_while_loading(kind, adz, tiny_base):
             bnb_4bit_compute_dtype=torch.bfloat16 if cpu_has_bf16() else torch.float32,
         )
     )  # fmt: skip
-    wanted = AutoModelForCausalLM.from_pretrained(
-        tiny_base.path, dtype=torch.float32, quantization_config=config
-    )
-    found = AutoModelForCausalLM.from_pretrained(made.path, dtype=torch.float32)
-    assert torch.equal(found(IDS).logits, wanted(IDS).logits)
-    size = Path(made.path, "model.safetensors").stat().st_size
-    assert size < Path(tiny_base.path, "model.safetensors").stat().st_size
+    check_holds(made, tiny_base, config)
     assert made.digests.tokenizer == tiny_base.digests.tokenizer
     text = adz("base", "show", f"tiny-{kind}").out
     assert f"quantised from tiny by {kind}" in text
@@ -161,13 +166,7 @@ def test_torchao_stores_what_it_holds_while_loading(adz, tiny_base):
     stored(adz, "--with", "torchao")
     made = open_registry().base("tiny-torchao")
     config = TorchAoConfig(quant_type=quantization.Int8WeightOnlyConfig(set_inductor_config=False))
-    wanted = AutoModelForCausalLM.from_pretrained(
-        tiny_base.path, dtype=torch.float32, quantization_config=config
-    )
-    found = AutoModelForCausalLM.from_pretrained(made.path, dtype=torch.float32)
-    assert torch.equal(found(IDS).logits, wanted(IDS).logits)
-    size = Path(made.path, "model.safetensors").stat().st_size
-    assert size < Path(tiny_base.path, "model.safetensors").stat().st_size
+    check_holds(made, tiny_base, config)
 
 
 def test_what_stores_no_base_says_so(adz, tiny_base, rows, monkeypatch):

@@ -110,7 +110,7 @@ def test_wandb_login_is_a_key(alone: Path, plan_for: PlanFor) -> None:
     pytest.importorskip("wandb")
     (alone / "netrc").write_text("machine api.wandb.ai login user password " + "k" * 40 + "\n")
     (alone / "netrc").chmod(0o600)
-    plan_for(training={"report_to": ["wandb"]})
+    assert plan_for(training={"report_to": ["wandb"]}).recipe.training.report_to == ["wandb"]
 
 
 def test_mlflow_in_a_file(
