@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from adapterhub.errors import EXIT_INTERRUPTED, EXIT_OK, AdzError, usage_error
 from adapterhub.home import adz_home
@@ -17,6 +18,7 @@ from adapterhub.serve.address import api_url
 from adapterhub.serve.lifecycle.signals import TerminatedError, termination_raises
 from adapterhub_ray.front import Front
 from adapterhub_ray.replica import Replica, ReplicaSettings
+from adapterhub_ray.router import AdapterRouter
 
 _APPLICATION = "adapterhub"
 # The server behind it has a queue of its own, with turns for adapters; Ray's has none.
@@ -80,6 +82,9 @@ def _application(settings: ServeSettings) -> Any:
         max_ongoing_requests=_ONGOING,
         health_check_period_s=5,
         graceful_shutdown_timeout_s=settings.drain_seconds,
+        request_router_config=RequestRouterConfig(
+            request_router_class=AdapterRouter, request_router_kwargs={"most": replica.models}
+        ),
         ray_actor_options={"num_cpus": 1},
     ).bind(replica)
     return serve.deployment(

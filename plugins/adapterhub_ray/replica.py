@@ -63,7 +63,7 @@ class Replica:
         async def hold(model: str) -> str:
             return model
 
-        # Ray sends the next request for an adapter to a replica that says that it holds it.
+        # Says what this replica holds to a router that is new and remembers nothing.
         self._hold = serve.multiplexed(hold, max_num_models_per_replica=settings.models)
 
     async def answer(
