@@ -137,7 +137,7 @@ class _Parser:
         begin = self._place
         name = self._take(_OPTION)
         if name is None:
-            self._refuse("expected an option, such as density=0.5")
+            self._refuse("expected an option by its name alone, such as density=0.5")
         if name[1] in options:
             self._place = begin
             self._refuse(f"{name[1]} is given twice")

@@ -126,8 +126,19 @@ class Plugins:
         return self._import(component, component.impl)
 
     def load_options(self, component: specs.Component) -> Any:
-        """The pydantic model of the component's options, or None."""
-        return self._import(component, component.config) if component.config else None
+        """The pydantic model of the component's options, or None. Raises AdzError where an option
+        has a second name: its one name stands in recipes, flags and errors alike."""
+        if component.config is None:
+            return None
+        model = self._import(component, component.config)
+        for name, field in model.model_fields.items():
+            others = {field.alias, field.validation_alias, field.serialization_alias}
+            if others - {None, name}:
+                raise AdzError(
+                    f"the option {name} of {component.name!r} has an alias, {field.alias}",
+                    "give it one name; pydantic.create_model takes a name that is a word of Python",
+                )
+        return model
 
     def load_limits(self, engine: specs.Engine) -> Any:
         """What tells why the engine would not serve an adapter as it is, or None."""

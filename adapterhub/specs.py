@@ -119,8 +119,6 @@ class MergeRule(Component):
     parameters: the command's options that it reads (`density`, `seed`).
     default_density: the share of the elements kept where `density` is read and not given.
     negative_weights: whether a weight below zero has a meaning.
-    default_weights: each adapter's weight where none is given, for n adapters: `mean` 1/n, or
-    `root` 1/sqrt(n), which keeps the size of updates that have nothing in common.
     weighted: whether weights have a meaning at all; where not, all are 1.
     compat: the rule as peers compute it, one entry a peer.
     """

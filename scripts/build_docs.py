@@ -98,7 +98,10 @@ def merge_reference() -> str:
             lines.append(f"- `-o options.{name}={field.default}`: {field.description}")
         if rule.compat:
             lines.append("- `--compat`: " + ", ".join(f"`{v.peer}`" for v in rule.compat))
-        parts.append("\n".join(lines) + "\n\n" + _documentation(rule))
+        same = next(r for r in _own(specs.MergeRule) if r.impl == rule.impl and _is_named(r))
+        meaning = f"The rule `{same.name}` in the space `{first}`, which see below.\n"
+        said = _documentation(rule) if same is rule else meaning
+        parts.append("\n".join(lines) + "\n\n" + said)
     parts.append("## Spaces\n")
     for space in _own(specs.MergeSpace):
         parts.append(f"### {space.name}\n\n{space.summary}.\n\n{_documentation(space)}")
@@ -185,7 +188,7 @@ _FOREIGN = """
 
 _MERGING = """
     A merge is a rule in a space, module by module. Weights are 1/n where none are given, and are
-    never normalised silently. Multiplying all of them multiplies the result, in every rule but
+    never normalised silently. Multiplying all of them multiplies the result, in every rule here but
     `regmean`. A rule's own options are given as `-o options.NAME=VALUE`, or in a recipe below
     `options`.
 """
@@ -195,6 +198,12 @@ def _own(kind: type[C]) -> list[C]:
     own = (p.component for p in load_plugins().provided(kind)
            if p.plugin.distribution == "adapterhub")  # fmt: skip
     return sorted((c for c in own if isinstance(c, kind)), key=lambda c: c.name)
+
+
+def _is_named(rule: specs.MergeRule) -> bool:
+    """Whether the implementation is called like the rule: another rule may be the same in a space
+    of its own."""
+    return rule.impl.rpartition(":")[2] == rule.name.replace("-", "_")
 
 
 def _documentation(component: specs.Component) -> str:

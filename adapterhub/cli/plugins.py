@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ import click
 from adapterhub.cli.output import format_table, json_option, print_result
 
 if TYPE_CHECKING:
+    from adapterhub.plugin_description import Description
     from adapterhub.plugin_records import PluginRecord
 
 
@@ -36,6 +39,21 @@ def command(ctx: click.Context, as_json: bool) -> None:
     rows = [_row(record) for record in records]
     header = ("plugin", "from", "status", "ms", "hooks", "components")
     print_result([asdict(r) for r in records], format_table(header, rows), as_json=as_json)
+
+
+@command.command(short_help="Say what a component is, and its options.")
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Say what the method, merge rule, metric, ... called NAME is, and which options it takes.
+
+    NAME may be DISTRIBUTION:NAME.
+    """
+    from adapterhub.plugin_description import describe
+
+    found = describe(name)
+    text = "\n\n".join(map(_described, found))
+    print_result([asdict(one) for one in found], text, as_json=as_json)
 
 
 @command.command(short_help="Write a new plugin, with its tests.")
@@ -85,6 +103,37 @@ def enable(distribution: str, as_json: bool) -> None:
 
     found = write(distribution)
     print_result({"enabled": found}, f"{found} is enabled", as_json=as_json)
+
+
+def _described(one: Description) -> str:
+    lines = [
+        f"{one.kind} {one.name}: {one.summary}",
+        f"  from {one.distribution} {one.version}, {one.status}",
+    ]
+    if one.requires:
+        lines.append(f"  needs {', '.join(one.requires)}")
+    lines += [f"  {name}: {_plain(value)}" for name, value in one.facts.items() if _is_said(value)]
+    for option in one.options:
+        default = "" if option.default is None else f"={_plain(option.default)}"
+        lines.append(f"  -o {option.name}{default}  ({option.values})")
+        if option.description:
+            words = " ".join(option.description.split())
+            indent = " " * 6
+            lines.append(textwrap.fill(words, 92, initial_indent=indent, subsequent_indent=indent))
+    return "\n".join(lines)
+
+
+def _is_said(value: object) -> bool:
+    """A flag that is off is said too; what is empty, or holds descriptors of its own, is not."""
+    if isinstance(value, tuple):
+        return bool(value) and all(isinstance(part, str) for part in value)
+    return value is not None and value != ""
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _row(record: PluginRecord) -> tuple[object, ...]:

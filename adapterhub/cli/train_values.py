@@ -80,7 +80,8 @@ def _expand_names(values: dict[str, Any]) -> None:
 
 
 def _from_folder(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A recipe's relative paths count from its folder, wherever `adz` is called."""
+    """A recipe's relative paths count from its folder, and from here where nothing is there: a
+    recipe that `adz export --with-artifacts` wrote counts from where `adz train` was called."""
     if isinstance(values.get("data"), list):
         values["data"] = {"train": values["data"]}
     data = values.get("data")
@@ -100,4 +101,7 @@ def _from_folder(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _located(folder: Path, source: str) -> str:
-    return source if source.startswith("hub:") else os.path.normpath(folder / source)
+    if source.startswith("hub:"):
+        return source
+    beside = os.path.normpath(folder / source)
+    return source if Path(source).exists() and not Path(beside).exists() else beside

@@ -78,7 +78,11 @@ def find_source(reference: str, base: str | None, registry: Registry) -> Source:
     version = registry.resolve(reference)
     record, _ = resolve_together(registry, [reference])
     if version.manifest.storage != "peft":
-        raise AdzError(f"{version.reference} is no adapter of PEFT ({version.manifest.method})")
+        raise AdzError(
+            f"{version.reference} is no adapter of PEFT ({version.manifest.method})",
+            "docs/methods.md says which methods become a LoRA; adz serve --engine transformers "
+            "serves the others as they are",
+        )
     verify_base(record)
     directory = registry.path(version)
     return Source(version.reference, directory, read_adapter_config(directory), version, record)

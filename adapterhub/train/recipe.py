@@ -48,7 +48,7 @@ class DataOptions(_Options):
 
     train: Path | tuple[DataSource, ...]
     """The data file, folder or `hub:owner/name`, or several with weights; in a recipe file a
-    relative path counts from the recipe's folder."""
+    relative path counts from the recipe's folder, or else from here."""
     format: str | None = None
     """The layout of its rows; None: recognised from the first row."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -129,6 +129,9 @@ class TrainingOptions(_Options):
     """Keeps a checkpoint so often, for `--resume`."""
     gradient_checkpointing: bool = False
     """Less memory for more time."""
+    group_by_length: bool = False
+    """Batches of about equally long rows, which learn less in as many steps: worth it only where
+    rows are padded (with objectives other than sft) and their lengths differ much."""
     report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
     """Where the metrics go besides the version."""
     input_moments: int | None = Field(default=None, ge=0, strict=True)

@@ -13,7 +13,10 @@ from adapterhub.errors import AdzError, usage_error
 from adapterhub.protocols import Example
 from adapterhub.train.row_store import IGNORED, Row, StoredRows, keep_rows
 
-__all__ = ["IGNORED", "Batch", "Collator", "LengthGroups", "Row", "Rows", "choose_pad", "make_rows"]
+__all__ = [
+    "IGNORED", "Batch", "Collator", "LengthGroups", "Row", "Rows", "Shuffled", "choose_pad",
+    "make_rows",
+]  # fmt: skip
 
 Batch = dict[str, torch.Tensor]
 
@@ -138,19 +141,15 @@ class Collator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-class LengthGroups(torch.utils.data.Sampler[int]):
-    """An order in which rows of a batch are about equally long, so that little is padding.
+class Shuffled(torch.utils.data.Sampler[int]):
+    """A random order of `rows` rows.
 
     Depends on the seed and the epoch alone: a resumed run sees the rows that an unbroken one
     would have seen.
     """
 
-    # Within so many batches rows are sorted by length: padding falls, and the order stays random.
-    WINDOW = 50
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = lengths
-        self.batch_size = batch_size
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows = rows
         self.seed = seed
         self.epoch = 0
 
@@ -159,11 +158,35 @@ class LengthGroups(torch.utils.data.Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.rows
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        yield from self.order(generator)
+
+    def order(self, generator: torch.Generator) -> Iterator[int]:
+        """The rows of this epoch."""
+        yield from torch.randperm(self.rows, generator=generator).tolist()
+
+
+class LengthGroups(Shuffled):
+    """An order in which rows of a batch are about equally long, so that little is padding.
+
+    Such batches are no fair samples of the rows: an adapter learns less from as many steps (see
+    docs/train-quality.md).
+    """
+
+    # Within so many batches rows are sorted by length: padding falls, and the order stays random.
+    WINDOW = 50
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        super().__init__(len(lengths), seed)
+        self.lengths = lengths
+        self.batch_size = batch_size
+
+    def order(self, generator: torch.Generator) -> Iterator[int]:
+        """The rows of this epoch, batch after batch."""
+        order = list(super().order(generator))
         size = self.batch_size * self.WINDOW
         batches = []
         for begin in range(0, len(order), size):

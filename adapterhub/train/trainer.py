@@ -16,7 +16,7 @@ from adapterhub import protocols
 from adapterhub.train import reports
 from adapterhub.train.profile import choose_profile
 from adapterhub.train.recipe import TrainingOptions
-from adapterhub.train.rows import LengthGroups
+from adapterhub.train.rows import LengthGroups, Shuffled
 from adapterhub.train.scale import rank, world
 
 if TYPE_CHECKING:
@@ -91,20 +91,35 @@ class RunTrainer:
         """Tie the trainer to the run; called at the end of `__init__`."""
         trainer: Any = self
         self.run = run
-        self.seen_tokens = 0
+        self.seen_tokens = self.step_rows = 0
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroups:
-        training = self.run.recipe.training
-        return LengthGroups(self.run.train_rows.lengths, training.batch_size, training.seed)
+    def _get_train_sampler(self, train_dataset: Any = None) -> Shuffled:
+        training, rows = self.run.recipe.training, self.run.train_rows
+        if training.group_by_length:
+            return LengthGroups(rows.lengths, training.batch_size, training.seed)
+        return Shuffled(len(rows), training.seed)
+
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """The batches of a step, and how many tokens they score."""
+        batches, scored = super().get_batch_samples(*arguments)  # type: ignore[misc]
+        if not self.run.plan.objective.generates:
+            self.step_rows = sum(len(batch["attention_mask"]) for batch in batches)
+        return batches, scored
 
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> torch.Tensor:
-        """One batch forward and backward, its tokens counted."""
+        """One batch forward and backward, its tokens counted. Where the loss is a mean over rows,
+        the rows of all batches of a step count alike, also where the last batch is short."""
+        trainer: Any = self
         tokens = inputs["attention_mask"].sum()
         if world() > 1:
-            tokens = cast("Any", self).accelerator.reduce(tokens)
+            tokens = trainer.accelerator.reduce(tokens)
         self.seen_tokens += int(tokens)
+        if not trainer.model_accepts_loss_kwargs:
+            # The Trainer divides a batch's mean by it.
+            weight = self.step_rows / len(inputs["attention_mask"])
+            trainer.current_gradient_accumulation_steps = weight
         loss: torch.Tensor = super().training_step(model, inputs, *rest)  # type: ignore[misc]
         return loss
 

@@ -1,4 +1,4 @@
-"""Odds ratio preference optimisation (Hong et al. 2024, equations 6 and 7)."""
+"""Odds ratio preference optimisation (Hong et al. 2024, equations 1, 6 and 7)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Orpo:
 class OrpoTrainer(AnswersTrainer):
     """The likelihood of the better answers, and the odds of them against the worse.
 
-    As in the paper the likelihood is that of the answers; TRL takes prompts in, which the
-    other objectives do not learn either.
+    As in the paper the likelihood is that of the answers, each by the token; TRL takes prompts in,
+    which the other objectives do not learn either, and lets long answers count for more.
     """
 
     def compare(self, model: Any, batch: Batch) -> torch.Tensor:
@@ -36,8 +36,7 @@ class OrpoTrainer(AnswersTrainer):
         better, worse = (sums / lengths).chunk(2)
         self.tell_apart(options.beta * better, options.beta * worse)
         odds = better - worse - (_log_not(better) - _log_not(worse))
-        likelihood = -sums.chunk(2)[0].sum() / lengths.chunk(2)[0].sum()
-        loss: torch.Tensor = likelihood - options.beta * logsigmoid(odds).mean()
+        loss: torch.Tensor = -(better + options.beta * logsigmoid(odds)).mean()
         return loss
 
 

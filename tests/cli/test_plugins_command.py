@@ -136,3 +136,52 @@ def test_shared_name_is_an_error_only_when_it_is_used(with_dists, tmp_path):
 def test_command_may_be_called_with_its_distribution(with_dists):
     assert with_dists(["healthy"], "adz-healthy:hello", "you").out == "hello you\n"
     assert "unknown command" in with_dists(["healthy"], "adz-other:hello", "you").err
+
+
+def test_show_says_what_a_component_takes(adz):
+    text = adz("plugins", "show", "della").out
+    assert text.startswith("merge rule della: ")
+    assert "  spaces: core, knots, dense\n" in text
+    assert "  parameters: density, seed\n" in text
+    assert "  -o options.epsilon=0.1  (float)\n      How far a probability" in text
+    dpo = adz("plugins", "show", "adapterhub:dpo").out
+    assert "  -o objective.loss=sigmoid  (sigmoid | hinge | ipo)" in dpo
+
+
+def test_what_show_prints_is_what_a_recipe_takes(adz):
+    """Each option by its shown name, with its shown default."""
+    from adapterhub.config import parse_overrides, validate
+    from adapterhub.plugins import load_plugins
+    from adapterhub.specs import Method
+
+    (shown,) = json.loads(adz("plugins", "show", "loha", "--json").out)
+    assert shown["facts"]["mergeable"] is True
+    model = load_plugins().load_options(load_plugins().components(Method)["loha"])
+    given = [f"{o['name']}={json.dumps(o['default'])}" for o in shown["options"]]
+    assert validate(model, parse_overrides(given)["method"], "method") == model()
+
+
+def test_show_finds_every_kind_of_that_name_and_near_ones(adz):
+    text = adz("plugins", "show", "text").out
+    assert text.startswith("format text: ")
+    done = adz("plugins", "show", "lor")
+    assert (done.code, done.out) == (2, "")
+    assert "unknown component 'lor' (did you mean lora or " in done.err
+    assert adz("plugins", "show", "elsewhere:lora").code == 2
+
+
+def test_a_traceback_of_a_plugin_ends_with_whose_it_is(with_dists):
+    assert with_dists(["healthy"], "hello", "you").out == "hello you\n"
+    done = with_dists(["healthy"], "hello", "")
+    assert done.code == 1
+    *_, error, whose = done.err.splitlines()
+    assert error == "AssertionError: a bug in the plugin"
+    assert whose == "adz: this went wrong in the plugin adz-healthy 1.0: tell its author"
+
+
+def test_our_own_traceback_blames_nobody():
+    from adapterhub.plugin_fault import blamed_plugin
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        1 / 0  # noqa: B018
+    assert blamed_plugin(caught.value) is None

@@ -79,6 +79,27 @@ def test_flags_win_over_options_and_these_over_the_recipe(
     assert shown["base"] == "tiny"
 
 
+def test_an_exported_recipe_trains_again_from_where_it_was_trained(
+    adz: Any, tiny: None, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data_file.parent)
+    assert adz("train", "--data", data_file.name, "--name", "first", *FAST).code == 0
+    folder = tmp_path / "exported"
+    assert adz("export", "first", folder, "--with-artifacts").code == 0
+    recipe = folder / "artifacts" / "recipe.yaml"
+    again = adz("train", "-c", recipe, "--name", "second", "--json")
+    assert again.code == 0, again.err
+    shown = [
+        json.loads(adz("show", name, "--json").out)["manifest"] for name in ("first", "second")
+    ]
+    assert shown[0]["data"] == shown[1]["data"]
+    # What lies beside the recipe comes first.
+    monkeypatch.chdir(tmp_path.parent)
+    done = adz("train", "-c", recipe, "--name", "third")
+    assert (done.code, done.out) == (2, "")
+    assert str(recipe.parent / data_file.name) in done.err
+
+
 def test_a_dry_run_shows_everything_and_leaves_nothing(
     adz: Any, tiny: None, data_file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

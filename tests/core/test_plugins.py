@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -204,6 +205,23 @@ def test_missing_requirement_says_what_to_install(home):
     with pytest.raises(AdzError) as caught:
         load_plugins().load_implementation(component)
     assert str(caught.value) == "'far' needs no_such_module (pip install 'far[away]')"
+
+
+def test_an_option_with_a_second_name_is_refused(home, tmp_path, monkeypatch):
+    (tmp_path / "aliased_options.py").write_text(
+        "from pydantic import BaseModel, Field, create_model\n"
+        "class Two(BaseModel):\n"
+        "    lambda_: float = Field(0.4, alias='lambda')\n"
+        "One = create_model('One', **{'lambda': (float, 0.4)})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    metric = specs.Metric(name="far", summary="", impl="x:y", config="aliased_options:Two")
+    with pytest.raises(
+        AdzError, match=r"option lambda_ of 'far' has an alias, lambda \(give it one"
+    ):
+        load_plugins().load_options(metric)
+    model = load_plugins().load_options(replace(metric, config="aliased_options:One"))
+    assert model().model_dump() == {"lambda": 0.4}
 
 
 def test_implementation_that_is_not_there_names_the_target(home):

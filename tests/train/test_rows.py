@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ from adapterhub.data import stop_token
 from adapterhub.errors import AdzError
 from adapterhub.protocols import Example
 from adapterhub.train.gates import preview
-from adapterhub.train.rows import IGNORED, Collator, LengthGroups, Row, choose_pad, make_rows
+from adapterhub.train.rows import (
+    IGNORED,
+    Collator,
+    LengthGroups,
+    Row,
+    Shuffled,
+    choose_pad,
+    make_rows,
+)
 
 
 @pytest.fixture
@@ -88,13 +98,21 @@ def test_a_batch_is_padded_on_the_right_and_padding_is_neither_seen_nor_scored()
     assert batch["labels"].tolist() == [[-100, -100, 3], [-100, 5, -100]]
 
 
-def test_the_order_holds_every_row_once_and_depends_on_seed_and_epoch_alone() -> None:
-    lengths = torch.randint(5, 60, (1003,), generator=torch.Generator().manual_seed(1)).tolist()
-    order = LengthGroups(lengths, 8, seed=0)
+LENGTHS = torch.randint(5, 60, (1003,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.mark.parametrize(
+    "make", [partial(Shuffled, 1003), partial(LengthGroups, LENGTHS, 8)], ids=["shuffled", "groups"]
+)
+def test_the_order_holds_every_row_once_and_depends_on_seed_and_epoch_alone(
+    make: Callable[..., Shuffled],
+) -> None:
+    order = make(seed=0)
     first = list(order)
-    assert sorted(first) == list(range(1003))
-    assert first == list(LengthGroups(lengths, 8, seed=0))
-    assert first != list(LengthGroups(lengths, 8, seed=1))
+    assert len(order) == len(first)
+    assert sorted(first) == list(range(1003)) != first
+    assert first == list(make(seed=0))
+    assert first != list(make(seed=1))
     order.set_epoch(1)
     assert first != list(order)
 

@@ -80,6 +80,7 @@ PROJECT = Project(
         "num_epochs": "training.epochs",
         "lr_scheduler": "training.schedule",
         "sequence_len": "training.max_length",
+        "group_by_length": "training.group_by_length",
         "lora_r": "method.r",
     },
     read={
@@ -98,7 +99,7 @@ PROJECT = Project(
         "bf16": HARDWARE, "fp16": HARDWARE, "tf32": HARDWARE, "float16": HARDWARE,
         "bfloat16": HARDWARE, "flash_attention": HARDWARE, "xformers_attention": HARDWARE,
         "sdp_attention": HARDWARE, "sample_packing": HARDWARE, "eval_sample_packing": HARDWARE,
-        "pad_to_sequence_len": HARDWARE, "group_by_length": HARDWARE,
+        "pad_to_sequence_len": HARDWARE,
         "gradient_checkpointing_kwargs": HARDWARE,
         "optimizer": "AdamW is used",
         "model_type": "read from the base", "tokenizer_type": "read from the base",
