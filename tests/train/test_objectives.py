@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,25 @@ def test_pairs_are_batched_as_the_page_for_authors_says(trainer_of: Callable[...
     theirs = names["collate"](trainer, rows)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_pairs_are_measured_as_the_page_for_authors_says(trainer_of: Callable[..., Any]) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "authors" / "objective.md"
+    (code,) = re.findall(
+        r"```python\n((?:(?!```).)*def held_out.*?)```", page.read_text(), re.DOTALL
+    )
+    names: dict[str, Any] = {}
+    exec(code, names)
+    trainer = trainer_of("preference", {"name": "orpo"})
+    rows = trainer.run.holdout_rows
+    assert len(rows) % trainer.args.per_device_eval_batch_size
+    trainer.collate, ours = partial(pairs, trainer.run), trainer.held_out()["holdout_objective"]
+    assert names["held_out"](trainer)["holdout_objective"] == pytest.approx(ours, rel=1e-5)
+
+
+def pairs(run: Any, rows: Sequence[Row]) -> Any:
+    """A batch as that page makes it of rows."""
+    return run.collate([*rows, *map(worse, rows)])
 
 
 def sigmoid(value: float) -> float:

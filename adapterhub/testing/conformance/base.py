@@ -116,6 +116,11 @@ class Conformance:
             read = yaml.safe_load(yaml.safe_dump(read)).get(self.section, {})
             again = validate(type(options), read, self.section)
             assert again == options, f"{written} is read as {again!r}, not {options!r}"
+            # Equal values may still be written differently: 32 and 32.0.
+            assert again.model_dump_json() == options.model_dump_json(), (
+                f"the defaults of {type(options).__name__} are of other types than its fields: a "
+                f"recipe says {again.model_dump(mode='json')} where none says {values}"
+            )
 
     def test_a_wrong_option_is_one_line(self) -> None:
         """An unknown option is refused, and every refusal names the option."""

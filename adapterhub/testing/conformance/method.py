@@ -12,7 +12,7 @@ import torch
 from adapterhub import specs
 from adapterhub.errors import AdzError
 from adapterhub.models import load_base, share_weights
-from adapterhub.protocols import FoldingMethod
+from adapterhub.protocols import FoldingMethod, LowRankMethod
 from adapterhub.testing.conformance import training
 from adapterhub.testing.conformance.base import Conformance, check_refusal, check_success
 from adapterhub.testing.fixtures import Adz
@@ -183,6 +183,26 @@ class MethodConformance(Conformance):
         _add_updates(base, self.implementation().updates(base, loaded))
         off = training.difference(training.logits(base), wanted)
         assert off <= self.tolerance, f"the base with the updates differs by {off:.1e}"
+
+    def test_what_it_says_of_its_layers_is_so(self, tiny_base: Any) -> None:
+        """Where it has `low_rank`: each layer that it names computes what it says."""
+        method = self.implementation()
+        if not isinstance(method, LowRankMethod):
+            return
+        model = self.attach(tiny_base)
+        # What begins with a factor of zeros computes nothing yet.
+        training.take_steps(model)
+        for name, layer in model.eval().named_modules():
+            parts = method.low_rank(layer)
+            if parts is None:
+                continue
+            assert callable(parts.active), f"{name}: active is {parts.active!r}, not a function"
+            given = torch.randn(3, parts.base.in_features, dtype=parts.down.weight.dtype)
+            expected = parts.base(given)
+            if parts.active():
+                expected = expected + parts.scale * parts.up(parts.down(given))
+            off = training.difference(layer(given), expected)
+            assert off <= self.tolerance, f"{name} does not compute what low_rank says of it"
 
     def test_a_target_that_is_not_there_is_refused(self, tiny_base: Any) -> None:
         """Where it has an option `targets`."""
