@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 AUTHORS = ROOT / "docs" / "authors"
 _CONSOLE = re.compile(r"(```console\n)(.*?)(```)", re.DOTALL)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([ T])\d\d:\d\d:\d\d")
+_DATE = re.compile(r"\b\d{4}-\d\d-\d\d\b")
 _SPEED = re.compile(r"\d+ tokens/s")
 _SECONDS = re.compile(r"\bin \d+\.\d\ds\b")
 
@@ -66,7 +67,7 @@ class Shell:
         output = done.stdout.rstrip()
         for path, text in self._shown.items():
             output = output.replace(str(path), text)
-        output = _TIME.sub(r"YYYY-MM-DD\1hh:mm:ss", output)
+        output = _DATE.sub("YYYY-MM-DD", _TIME.sub(r"YYYY-MM-DD\1hh:mm:ss", output))
         output = _SECONDS.sub("in N.NNs", _SPEED.sub("N tokens/s", output))
         return f"{line}\n{output}\n" if output else f"{line}\n"
 

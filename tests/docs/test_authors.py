@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from author_pages import fill
@@ -11,7 +10,8 @@ from run_page import run_page
 
 from adapterhub.scaffold import KINDS
 
-ROOT = Path(__file__).resolve().parents[2]
+from .page_output import ROOT, without_digests
+
 AUTHORS = ROOT / "docs" / "authors"
 EXAMPLE = ROOT / "examples" / "adz-plugin-template"
 PAGES = sorted(AUTHORS.glob("*.md"))
@@ -22,7 +22,7 @@ def stable(text):
     """Without what differs between runs and machines: milliseconds, the width of their column, and
     digests of computed weights."""
     text = re.sub(r"(loaded +)[\d.]+", r"\1N", text)
-    return re.sub(r"sha256:[0-9a-f]{64}", "sha256:N", re.sub(r" +", " ", text))
+    return without_digests(re.sub(r" +", " ", text))
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)

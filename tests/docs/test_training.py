@@ -15,7 +15,8 @@ import pytest
 
 from adapterhub.cli import main
 
-ROOT = Path(__file__).resolve().parents[2]
+from .page_output import ROOT, console_steps, squeezed
+
 PAGE = ROOT / "docs" / "training.md"
 
 
@@ -53,15 +54,15 @@ def stable(text: str) -> list[str]:
     text = re.sub(r"\d+ tokens/s", "N tokens/s", text)
     text = re.sub(r"(\d\.\d{3}) +\d+( +best)?$", r"\1 N\2", text, flags=re.MULTILINE)
     text = re.sub(r"\d+\.\d+|\d+%", "N", text)
-    return [re.sub(r" +", " ", line).strip() for line in text.splitlines() if line.strip()]
+    return squeezed(text)
 
 
 def test_the_page_shows_what_its_commands_print(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    shown = "".join(re.findall(r"```console\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
-    lines = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", shown, re.MULTILINE)
-    assert len(lines) == shown.count("$ adz ") + 3
+    text = PAGE.read_text("utf-8")
+    lines = console_steps(text)
+    assert len(lines) == text.count("\n$ adz ") + 3
     for line, output in lines:
         assert stable(run(line)) == stable(output), line
