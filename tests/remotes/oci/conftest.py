@@ -6,7 +6,6 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,8 @@ from adapterhub.exchange.bounds import Bounds
 from adapterhub.merge.silent import Silent
 from adapterhub.protocols import Registry
 from adapterhub_remotes.oci.remote import OciRemote
+
+from ...free_ports import free_ports
 
 # The modules beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,13 +53,6 @@ def skopeo() -> Callable[..., str]:
     return run
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
 def start_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., int]]:
     """Start a docker-registry with more lines of configuration; return its port."""
@@ -66,7 +60,7 @@ def start_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 
     def start(more: str = "") -> int:
         path = program("docker-registry")
-        folder, port = tmp_path_factory.mktemp("docker-registry"), free_port()
+        folder, port = tmp_path_factory.mktemp("docker-registry"), free_ports(1)[0]
         configuration = folder / "config.yml"
         configuration.write_text(
             "version: 0.1\n"

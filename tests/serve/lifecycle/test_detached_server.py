@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,22 +17,18 @@ import pytest
 from adapterhub.protocols import ServeSettings
 from adapterhub.serve.lifecycle.state import running_servers, stated
 
+from ...free_ports import free_ports
+
 START = ("serve", "tiny", "--engine", "transformers", "--detach", "--json")
 # Greedy, and more than one batch: it takes a while.
 LONG = {"prompt": [str(number) for number in range(48)], "max_tokens": 200, "stream": True}
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture
 def server(adz_process: Any, commit_adapter: Any, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """What `adz serve --detach` printed; it answers already."""
     commit_adapter("sql")
-    options = ("--port", free_port(), "--log-format", "json", "--drain-seconds", "90")
+    options = ("--port", str(free_ports(1)[0]), "--log-format", "json", "--drain-seconds", "90")
     started = adz_process(*START, *options)
     assert started.code == 0, started.err
     yield json.loads(started.out)
@@ -164,7 +159,7 @@ def test_one_that_was_killed_is_reported_once(adz: Any, home: Path) -> None:
 def test_why_it_did_not_start_is_one_line_with_its_exit_code(
     tiny_base: Any, adz_process: Any
 ) -> None:
-    done = adz_process(*START, "--port", free_port(), "--", "--flag")
+    done = adz_process(*START, "--port", str(free_ports(1)[0]), "--", "--flag")
     assert (done.code, done.out) == (2, "")
     said = [line for line in done.err.splitlines() if line.startswith("adz: ")]
     assert len(said) == 1
