@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+import warnings
 from dataclasses import fields
 from types import ModuleType, SimpleNamespace
 
@@ -103,6 +104,15 @@ def test_a_deprecated_hook_works_and_is_one_line():
         "adapterhub_old is deprecated since adapterhub 0.9 and goes in 0.11: use adapterhub_metrics"
     ]
     assert manager.hook.adapterhub_old() == ["still works"]
+
+
+def test_what_else_is_warned_of_meanwhile_is_not_the_plugins():
+    class Manager(pluggy.PluginManager):
+        def register(self, plugin, name=None):
+            warnings.warn("unclosed socket", ResourceWarning, stacklevel=2)
+            return super().register(plugin, name)
+
+    assert plugin_checks.register(Manager(hookspecs.PROJECT), object(), "innocent") == []
 
 
 METRICS = """
