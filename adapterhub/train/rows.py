@@ -173,7 +173,7 @@ class LengthGroups(Shuffled):
     """An order in which rows of a batch are about equally long, so that little is padding.
 
     Such batches are no fair samples of the rows: an adapter learns less from as many steps (see
-    docs/train-quality.md).
+    docs/training-speed.md).
     """
 
     # Within so many batches rows are sorted by length: padding falls, and the order stays random.
