@@ -130,8 +130,8 @@ class TrainingOptions(_Options):
     gradient_checkpointing: bool = False
     """Less memory for more time."""
     group_by_length: bool = False
-    """Batches of about equally long rows, which learn less in as many steps: worth it only where
-    rows are padded (with objectives other than sft) and their lengths differ much."""
+    """Batches of about equally long rows, which may teach less in as many steps: worth it only
+    where rows are padded (with objectives other than sft) and their lengths differ much."""
     report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
     """Where the metrics go besides the version."""
     input_moments: int | None = Field(default=None, ge=0, strict=True)

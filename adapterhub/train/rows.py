@@ -172,7 +172,7 @@ class Shuffled(torch.utils.data.Sampler[int]):
 class LengthGroups(Shuffled):
     """An order in which rows of a batch are about equally long, so that little is padding.
 
-    Such batches are no fair samples of the rows: an adapter learns less from as many steps (see
+    Such batches are no fair samples of the rows: an adapter may learn less from as many steps (see
     docs/training-speed.md).
     """
 
