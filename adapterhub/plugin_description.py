@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from adapterhub import specs
 from adapterhub.errors import unknown_name
@@ -80,10 +81,9 @@ def _describe(kind: type[specs.Component], provided: Provided) -> Description:
 def _options(model: type[BaseModel], section: str) -> Iterator[Option]:
     for name, field in model.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
-            default = default.model_dump(mode="json")
         words = field.description or ""
-        yield Option(f"{section}.{name}", default, _values(field.annotation), words)
+        shown = to_jsonable_python(default)
+        yield Option(f"{section}.{name}", shown, _values(field.annotation), words)
 
 
 def _values(annotation: Any) -> str:

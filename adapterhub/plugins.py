@@ -132,10 +132,11 @@ class Plugins:
             return None
         model = self._import(component, component.config)
         for name, field in model.model_fields.items():
-            others = {field.alias, field.validation_alias, field.serialization_alias}
-            if others - {None, name}:
+            others = (field.alias, field.validation_alias, field.serialization_alias)
+            aliases = [other for other in others if other not in (None, name)]
+            if aliases:
                 raise AdzError(
-                    f"the option {name} of {component.name!r} has an alias, {field.alias}",
+                    f"the option {name} of {component.name!r} has an alias, {aliases[0]}",
                     "give it one name; pydantic.create_model takes a name that is a word of Python",
                 )
         return model

@@ -143,7 +143,20 @@ def adz(ctx: click.Context) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `adz` and return its exit code; a user's mistake is one line on stderr."""
+    """Run `adz` and return its exit code; a user's mistake is one line on stderr. The traceback of
+    what nobody expected ends with whose code it is."""
+    try:
+        return _run(arguments)
+    except Exception as error:
+        from adapterhub.plugin_fault import blamed_plugin
+
+        plugin = blamed_plugin(error)
+        if plugin is not None:
+            error.add_note(f"adz: this went wrong in the plugin {plugin}: tell its author")
+        raise
+
+
+def _run(arguments: list[str] | None) -> int:
     _quieten_libraries()
     try:
         result = adz.main(args=arguments, prog_name="adz", standalone_mode=False)
@@ -181,22 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:
         # Python 3.11 wraps what ends the making of a class, Ctrl-C during an import too.
         if not isinstance(error.__cause__, KeyboardInterrupt):
-            _blame_plugin(error)
             raise
         _complain("interrupted")
         return EXIT_INTERRUPTED
-    except Exception as error:
-        _blame_plugin(error)
-        raise
-
-
-def _blame_plugin(error: Exception) -> None:
-    """Let the traceback of what nobody expected end with whose code it is."""
-    from adapterhub.plugin_fault import blamed_plugin
-
-    plugin = blamed_plugin(error)
-    if plugin is not None:
-        error.add_note(f"adz: this went wrong in the plugin {plugin}: tell its author")
 
 
 def _message(error: click.ClickException) -> str:

@@ -116,7 +116,7 @@ class RunTrainer:
         if world() > 1:
             tokens = trainer.accelerator.reduce(tokens)
         self.seen_tokens += int(tokens)
-        if not trainer.model_accepts_loss_kwargs:
+        if self.step_rows and not trainer.model_accepts_loss_kwargs:
             # The Trainer divides a batch's mean by it.
             weight = self.step_rows / len(inputs["attention_mask"])
             trainer.current_gradient_accumulation_steps = weight

@@ -209,7 +209,9 @@ def test_missing_requirement_says_what_to_install(home):
 
 def test_an_option_with_a_second_name_is_refused(home, tmp_path, monkeypatch):
     (tmp_path / "aliased_options.py").write_text(
-        "from pydantic import BaseModel, Field, create_model\n"
+        "from pydantic import AliasChoices, BaseModel, Field, create_model\n"
+        "class Many(BaseModel):\n"
+        "    size: int = Field(1, validation_alias=AliasChoices('size', 'width'))\n"
         "class Two(BaseModel):\n"
         "    lambda_: float = Field(0.4, alias='lambda')\n"
         "One = create_model('One', **{'lambda': (float, 0.4)})\n"
@@ -220,6 +222,8 @@ def test_an_option_with_a_second_name_is_refused(home, tmp_path, monkeypatch):
         AdzError, match=r"option lambda_ of 'far' has an alias, lambda \(give it one"
     ):
         load_plugins().load_options(metric)
+    with pytest.raises(AdzError, match=r"option size of 'far' has an alias, AliasChoices"):
+        load_plugins().load_options(replace(metric, config="aliased_options:Many"))
     model = load_plugins().load_options(replace(metric, config="aliased_options:One"))
     assert model().model_dump() == {"lambda": 0.4}
 
