@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -55,11 +56,11 @@ def check_gradients(model: torch.nn.Module, adapted: Mapping[str, str], batch: B
     adapted: as `adapted_layers` gives it. Gradients and the random state are afterwards as they
     were.
     """
-    state = torch.get_rng_state()
-    loss, tokens = completion_loss(model, batch)
-    if not torch.isfinite(loss):
-        raise refusal(f"the first loss is {loss.item()}", "the base or the data is broken")
-    torch.autograd.backward(loss / tokens)
+    with _random_state_kept(batch["input_ids"].device):
+        loss, tokens = completion_loss(model, batch)
+        if not torch.isfinite(loss):
+            raise refusal(f"the first loss is {loss.item()}", "the base or the data is broken")
+        torch.autograd.backward(loss / tokens)
     layers: dict[str, bool] = {}
     unused = False
     for name, layer in adapted.items():
@@ -68,7 +69,6 @@ def check_gradients(model: torch.nn.Module, adapted: Mapping[str, str], batch: B
         reached = gradient is not None and bool(gradient.count_nonzero())
         layers[layer] = layers.get(layer, False) or reached
     model.zero_grad(set_to_none=True)
-    torch.set_rng_state(state)
     dead = [name or type(model).__name__ for name, reached in layers.items() if not reached]
     if not layers:
         raise refusal("nothing is trainable", "the method attached no parameter")
@@ -79,6 +79,13 @@ def check_gradients(model: torch.nn.Module, adapted: Mapping[str, str], batch: B
             f"{len(dead)} of {len(layers)} adapted layers would not learn",
         )
     return Reached(frozenset(layers), unused)
+
+
+def _random_state_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Of the CPU, and of the accelerator where the model is on one: dropout draws there."""
+    if device.type == "cpu":
+        return torch.random.fork_rng(devices=[])
+    return torch.random.fork_rng(devices=[device], device_type=device.type)
 
 
 @torch.no_grad()

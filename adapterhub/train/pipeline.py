@@ -222,6 +222,8 @@ def drive(
         for callback in (*watching, Bar(trainer, task)):
             trainer.add_callback(callback)
         output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # Mixed precision wraps the model for good; an adapter is loaded without.
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     end.check(trainer.state.global_step, run.steps)
     seconds = time.monotonic() - begun
     kept = best.restore() if training.keep == "best" else None

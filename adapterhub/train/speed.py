@@ -8,7 +8,7 @@ model trains as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,8 @@ from adapterhub.train.rows import Batch
 from adapterhub.train.tree import ATTENTION
 
 TOLERANCE = 1e-4
-"""Largest relative difference of a batch's loss, of what float32 rounds."""
+"""Largest relative difference of a batch's loss, of what float32 rounds. Shorter numbers may round
+by half of their last place."""
 
 
 @dataclass(slots=True)
@@ -76,8 +77,9 @@ def quickened(
     with evaluating(model), torch.no_grad():
         expected, tokens = completion_loss(model, batch)
     try:
-        _replace(models, inner, changes, method, ranges or Ranges())
-        if not _agrees(model, batch, float(expected / tokens)):
+        with suppress(NotImplementedError):
+            _replace(models, inner, changes, method, ranges or Ranges())
+        if changes.attention is None or not _agrees(model, batch, float(expected / tokens)):
             changes.undo(inner)
         yield changes.attention is not None
     finally:
@@ -91,6 +93,7 @@ def _replace(
     method: protocols.Method,
     ranges: Ranges,
 ) -> None:
+    """Raises NotImplementedError where several adapters cannot share a layer of the base."""
     known = method if isinstance(method, protocols.LowRankMethod) else None
     others = [dict(model.named_modules()) for model in models[1:]]
     for name, module in models[0].named_modules():
@@ -101,6 +104,9 @@ def _replace(
             weight = dense_weight(pairs[0].base)
             if weight is not None:
                 changes.replace(module, _low_rank_forward(module, pairs, weight, ranges))
+            elif len(models) > 1:
+                # Left to itself the layer would apply the first adapter to the tokens of all.
+                raise NotImplementedError(name)
         elif _is_rms_norm(module):
             changes.replace(module, _norm_forward(module))
         elif _is_gated(module):
@@ -119,25 +125,40 @@ def _agrees(model: torch.nn.Module, batch: Batch, expected: float) -> bool:
     except (TypeError, ValueError, RuntimeError, AttributeError):
         # An architecture whose attention is not the one that can be exchanged.
         return False
-    return abs(float(loss / tokens) - expected) <= TOLERANCE * max(abs(expected), 1.0)
+    return abs(float(loss / tokens) - expected) <= _tolerance(model) * max(abs(expected), 1.0)
+
+
+def _tolerance(model: torch.nn.Module) -> float:
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return max(TOLERANCE, *(torch.finfo(dtype).eps / 2 for dtype in types))
 
 
 def _low_rank_forward(
     module: Any, pairs: Sequence[protocols.LowRank], weight: torch.Tensor, ranges: Ranges
 ) -> Callable[..., torch.Tensor]:
     plain, bias, active = module.forward, pairs[0].base.bias, pairs[0].active
+    held = {weight.dtype: weight}
 
     def forward(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        same = x.dtype == weight.dtype == pairs[0].down.weight.dtype
-        if arguments or options or not active() or not same:
+        if arguments or options or not active():
             result: torch.Tensor = plain(x, *arguments, **options)
             return result
-        flat = x.reshape(-1, x.shape[-1])
+        device = x.device.type
+        casts = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if casts else weight.dtype
+        if dtype not in held:
+            # Frozen: autocast would cast it anew in every pass.
+            held[dtype] = weight.to(dtype)
+        flat = x.reshape(-1, x.shape[-1]).to(dtype)
         bounds = ranges.bounds or [(0, len(flat))]
         scaled = [(b, e, pair.scale) for (b, e), pair in zip(bounds, pairs, strict=False)]
-        factors = [f.weight for pair in pairs[: len(bounds)] for f in (pair.down, pair.up)]
-        result = low_rank_linear(flat, weight, bias, scaled, *factors)
-        return result.view(*x.shape[:-1], -1)
+        parts = pairs[: len(bounds)]
+        factors = [f.weight.to(dtype) for pair in parts for f in (pair.down, pair.up)]
+        shift = None if bias is None else bias.to(dtype)
+        # The function computes its gradients itself, in what it was given: nothing may be cast.
+        with torch.autocast(device, enabled=False):
+            result = low_rank_linear(flat, held[dtype], shift, scaled, *factors)
+        return (result if casts else result.to(x.dtype)).view(*x.shape[:-1], -1)
 
     return forward
 

@@ -4,6 +4,7 @@ checkpoints of the adapter alone, a progress bar."""
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,6 +75,13 @@ def trainer_settings(run: Run) -> dict[str, Any]:
         "disable_tqdm": True,
         "log_level": "error",
     }
+
+
+def products(run: Run) -> AbstractContextManager[Any]:
+    """Within it the model computes in the numbers that it is trained in."""
+    found = choose_profile(run.plan).autocast
+    kind = run.device.type
+    return torch.autocast(kind, getattr(torch, found)) if found else nullcontext()
 
 
 def _schedule(training: TrainingOptions) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from adapterhub.train.loss import answer_log_probs, evaluating
 from adapterhub.train.rows import Batch, Row, Rows
 from adapterhub.train.run import Run
-from adapterhub.train.trainer import RunTrainer, trainer_settings
+from adapterhub.train.trainer import RunTrainer, products, trainer_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class AnswersTrainer(RunTrainer, Trainer):  # type: ignore[misc]
     def _reference(self, answers: list[tuple[Row, ...]]) -> list[tuple[float, ...]]:
         model = self.run.model
         batch = self.run.collate(_by_place(answers))
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), products(self.run):
             values = answer_log_probs(model, {k: v.to(self.run.device) for k, v in batch.items()})
         return [tuple(row) for row in values.reshape(-1, len(answers)).T.tolist()]
 

@@ -141,7 +141,9 @@ class JointSftTrainer(SftTrainer):
         tree, count = plant(inputs), len(self._runs)
         ends = [len(tree.ids) * (number + 1) for number in range(count)]
         self._ranges.bounds = list(zip([0, *ends], ends, strict=False))
-        losses = torch.stack(tree_losses(self.run.model, (tree,) * count))
+        # What is wrapped in mixed precision is `Together`, whose own forward pass nobody calls.
+        with self.accelerator.autocast():
+            losses = torch.stack(tree_losses(self.run.model, (tree,) * count))
         scored = len(tree.targets) if num_items_in_batch is None else num_items_in_batch
         losses = losses / scored
         self._losses += losses.detach().cpu()
