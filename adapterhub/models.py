@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -78,14 +78,18 @@ def load_directory(model: torch.nn.Module, method: str, directory: Path) -> torc
     return loader.load(share_weights(model), directory).eval()
 
 
-def share_weights(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy of `model` with modules of its own over the same weights."""
+def share_weights(model: torch.nn.Module, own: Iterable[torch.Tensor] = ()) -> torch.nn.Module:
+    """A copy of `model` with modules of its own over the same weights, but for those that lie
+    where one of `own` does: these it has for itself."""
     from itertools import chain
 
     from torch.nn import Parameter
 
+    places = {tensor.data_ptr() for tensor in own}
     shared: dict[int, Any] = {}
     for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.data_ptr() in places:
+            continue
         # A parameter of its own, because some methods bind other data to it. Subclasses
         # (quantised ones) carry more than data and are shared as they are.
         plain = type(tensor) is Parameter

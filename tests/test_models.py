@@ -69,6 +69,18 @@ def test_other_data_bound_in_a_copy_leaves_the_model_alone(tiny_base: Any) -> No
     assert not torch.equal(logits_of(copy), before)
 
 
+def test_what_a_copy_has_for_itself_may_be_written_into(tiny_base: Any) -> None:
+    base = load_base(tiny_base)
+    before = logits_of(base)
+    layer = base.get_submodule("model.layers.0.mlp.up_proj")
+    copy = share_weights(base, layer.parameters())
+    copy.get_submodule("model.layers.0.mlp.up_proj").weight.data.add_(1)
+    assert torch.equal(logits_of(base), before)
+    assert not torch.equal(logits_of(copy), before)
+    held = {p.data_ptr() for model in (base, copy) for p in model.parameters()}
+    assert len(held) == len({p.data_ptr() for p in base.parameters()}) + 1
+
+
 def test_tied_weights_stay_tied_in_a_copy() -> None:
     tied = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)})
     tied["b"].weight = tied["a"].weight

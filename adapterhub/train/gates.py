@@ -51,31 +51,35 @@ class Reached:
 
 
 def check_gradients(model: torch.nn.Module, adapted: Mapping[str, str], batch: Batch) -> Reached:
-    """One backward pass reaches every adapted layer.
+    """The gradients of a batch reach every adapted layer.
 
-    adapted: as `adapted_layers` gives it. Gradients and the random state are afterwards as they
-    were.
+    adapted: as `adapted_layers` gives it. Row by row, until all are reached: a whole batch at once
+    would need more memory than training does. Gradients and the random state are afterwards as
+    they were.
     """
-    with _random_state_kept(batch["input_ids"].device):
-        loss, tokens = completion_loss(model, batch)
-        if not torch.isfinite(loss):
-            raise refusal(f"the first loss is {loss.item()}", "the base or the data is broken")
-        torch.autograd.backward(loss / tokens)
-    layers: dict[str, bool] = {}
-    unused = False
-    for name, layer in adapted.items():
-        gradient = model.get_parameter(name).grad
-        unused = unused or gradient is None
-        reached = gradient is not None and bool(gradient.count_nonzero())
-        layers[layer] = layers.get(layer, False) or reached
-    model.zero_grad(set_to_none=True)
-    dead = [name or type(model).__name__ for name, reached in layers.items() if not reached]
-    if not layers:
+    if not adapted:
         raise refusal("nothing is trainable", "the method attached no parameter")
+    layers = dict.fromkeys(adapted.values())
+    with _random_state_kept(batch["input_ids"].device):
+        for row in range(len(batch["input_ids"])):
+            loss, tokens = completion_loss(model, {k: v[row : row + 1] for k, v in batch.items()})
+            if not torch.isfinite(loss):
+                raise refusal(f"the first loss is {loss.item()}", "the base or the data is broken")
+            torch.autograd.backward(loss / tokens)
+            gradients = {name: model.get_parameter(name).grad for name in adapted}
+            unused = any(gradient is None for gradient in gradients.values())
+            learning = {
+                adapted[n] for n, g in gradients.items() if g is not None and g.count_nonzero()
+            }
+            dead = [layer for layer in layers if layer not in learning]
+            if not dead and not unused:
+                break
+    model.zero_grad(set_to_none=True)
     if dead:
         more = f" and {len(dead) - 3} more" if len(dead) > 3 else ""
+        shown = ", ".join(name or type(model).__name__ for name in dead[:3])
         raise refusal(
-            f"no gradient reaches {', '.join(dead[:3])}{more}",
+            f"no gradient reaches {shown}{more}",
             f"{len(dead)} of {len(layers)} adapted layers would not learn",
         )
     return Reached(frozenset(layers), unused)
@@ -130,6 +134,16 @@ def check_merge(adapted: torch.Tensor, merged: torch.Tensor) -> float:
             "the method is not mergeable",
         )
     return difference
+
+
+def check_base(before: torch.Tensor, after: torch.Tensor) -> None:
+    """The base answers as it did before the adapter was trained and merged."""
+    difference = _difference(before, after)
+    if difference > 1e-5:
+        raise refusal(
+            f"the base was changed: its logits differ by {difference:.1e}",
+            "the method writes into weights that it does not adapt; nothing is stored",
+        )
 
 
 def refusal(message: str, hint: str) -> AdzError:

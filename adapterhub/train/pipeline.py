@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -273,11 +272,14 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
             served = method.load(_load(run.plan, quantized=False), payload)
             run.facts["holdout_loss_served"] = holdout_loss(run, served)
     elif run.plan.method.mergeable and not run.plan.is_quantised:
-        # Merging writes into the weights, which others share.
-        own: Any = method.load(copy.deepcopy(ground.base), payload)
+        # Merging writes into the weights of the adapted layers, which others share.
+        layers = [run.model.get_submodule(name) for name in run.layers]
+        frozen = [p for layer in layers for p in layer.parameters() if not p.requires_grad]
+        own: Any = method.load(share_weights(ground.base, frozen), payload)
         run.facts["merge_difference"] = gates.check_merge(
             adapted, gates.probe(own.merge_and_unload(), run.train_rows, run.collate)
         )
+        gates.check_base(ground.logits, gates.probe(ground.base, run.train_rows, run.collate))
 
 
 def describe(facts: Mapping[str, Any]) -> str:

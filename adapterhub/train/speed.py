@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
 
 from adapterhub import protocols
-from adapterhub.train.fused import low_rank_linear, rms_norm, swiglu
+from adapterhub.train.fused import Layer, gated_mlp, low_rank_linear, rms_norm
 from adapterhub.train.loss import completion_loss, evaluating
 from adapterhub.train.memory import dense_weight, keep_freed_memory
 from adapterhub.train.rows import Batch
@@ -32,6 +32,42 @@ class Ranges:
     """Which tokens of a forward pass belong to which adapter; None: all to the first."""
 
     bounds: list[tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """A frozen product, and the low-rank pair that each model adds to it, if it does. held: the
+    weight, and what it was cast to."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    pairs: tuple[protocols.LowRank | None, ...]
+    held: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+
+    def active(self) -> bool:
+        """Whether the pairs are added now."""
+        return all(pair.active() for pair in self.pairs if pair is not None)
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """In which the product is computed now."""
+        if torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)
+        return self.weight.dtype
+
+    def layer(self, tokens: int, ranges: Ranges) -> Layer:
+        """With each pair over its own tokens."""
+        dtype = self.dtype(self.weight.device)
+        if dtype not in self.held:
+            # Frozen: autocast would cast it anew in every pass.
+            self.held[dtype] = self.weight.to(dtype)
+        bounds = ranges.bounds or [(0, tokens)]
+        own = [(place, pair) for place, pair in zip(bounds, self.pairs, strict=False) if pair]
+        return Layer(
+            self.held[dtype],
+            None if self.bias is None else self.bias.to(dtype),
+            [(*place, pair.scale) for place, pair in own],
+            tuple(f.weight.to(dtype) for _, pair in own for f in (pair.down, pair.up)),
+        )
 
 
 @dataclass(slots=True)
@@ -96,23 +132,50 @@ def _replace(
     """Raises NotImplementedError where several adapters cannot share a layer of the base."""
     known = method if isinstance(method, protocols.LowRankMethod) else None
     others = [dict(model.named_modules()) for model in models[1:]]
+    linears: dict[torch.nn.Module, _Linear] = {}
+    gated: list[torch.nn.Module] = []
     for name, module in models[0].named_modules():
         layers = [module, *(modules[name] for modules in others if name in modules)]
-        parts = [known.low_rank(layer) if known else None for layer in layers]
-        pairs = [pair for pair in parts if pair is not None]
-        if len(pairs) == len(models):
-            weight = dense_weight(pairs[0].base)
-            if weight is not None:
-                changes.replace(module, _low_rank_forward(module, pairs, weight, ranges))
-            elif len(models) > 1:
-                # Left to itself the layer would apply the first adapter to the tokens of all.
-                raise NotImplementedError(name)
+        linear = _linear(layers, known, len(models))
+        if linear is not None:
+            linears[module] = linear
+            if any(linear.pairs):
+                changes.replace(module, _low_rank_forward(module, linear, ranges))
         elif _is_rms_norm(module):
             changes.replace(module, _norm_forward(module))
         elif _is_gated(module):
-            changes.replace(module, _gated_forward(module))
+            gated.append(module)
+    for module in gated:
+        parts = [linears.get(part) for part in _parts(module)]
+        if None not in parts:
+            changes.replace(module, _gated_forward(module, cast("list[_Linear]", parts), ranges))
     changes.attention = inner.config._attn_implementation
     inner.set_attn_implementation(ATTENTION)
+
+
+def _linear(
+    layers: Sequence[Any], method: protocols.LowRankMethod | None, models: int
+) -> _Linear | None:
+    """What a layer of the first of `models` and the same layer of the others compute, where each
+    is a frozen product, with a low-rank pair or as it is."""
+    if len(layers) < models:
+        return None
+    pairs = tuple(method.low_rank(layer) if method else None for layer in layers)
+    weight = None
+    if all(pair or _is_frozen(layer) for pair, layer in zip(pairs, layers, strict=True)):
+        base = pairs[0].base if pairs[0] else layers[0]
+        weight = dense_weight(base)
+    if weight is not None:
+        return _Linear(weight, base.bias, pairs)
+    if models > 1 and any(pairs):
+        # Left to itself the layer would apply the first adapter to the tokens of all.
+        raise NotImplementedError(type(layers[0]).__name__)
+    return None
+
+
+def _is_frozen(layer: Any) -> bool:
+    linear = type(layer) is torch.nn.Linear
+    return linear and not any(parameter.requires_grad for parameter in layer.parameters())
 
 
 def _agrees(model: torch.nn.Module, batch: Batch, expected: float) -> bool:
@@ -133,34 +196,28 @@ def _tolerance(model: torch.nn.Module) -> float:
     return max(TOLERANCE, *(torch.finfo(dtype).eps / 2 for dtype in types))
 
 
-def _low_rank_forward(
-    module: Any, pairs: Sequence[protocols.LowRank], weight: torch.Tensor, ranges: Ranges
-) -> Callable[..., torch.Tensor]:
-    plain, bias, active = module.forward, pairs[0].base.bias, pairs[0].active
-    held = {weight.dtype: weight}
+def _low_rank_forward(module: Any, linear: _Linear, ranges: Ranges) -> Callable[..., torch.Tensor]:
+    plain = module.forward
 
     def forward(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        if arguments or options or not active():
+        if arguments or options or not linear.active():
             result: torch.Tensor = plain(x, *arguments, **options)
             return result
-        device = x.device.type
-        casts = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if casts else weight.dtype
-        if dtype not in held:
-            # Frozen: autocast would cast it anew in every pass.
-            held[dtype] = weight.to(dtype)
-        flat = x.reshape(-1, x.shape[-1]).to(dtype)
-        bounds = ranges.bounds or [(0, len(flat))]
-        scaled = [(b, e, pair.scale) for (b, e), pair in zip(bounds, pairs, strict=False)]
-        parts = pairs[: len(bounds)]
-        factors = [f.weight.to(dtype) for pair in parts for f in (pair.down, pair.up)]
-        shift = None if bias is None else bias.to(dtype)
+        flat = x.reshape(-1, x.shape[-1]).to(linear.dtype(x.device))
+        layer = linear.layer(len(flat), ranges)
         # The function computes its gradients itself, in what it was given: nothing may be cast.
-        with torch.autocast(device, enabled=False):
-            result = low_rank_linear(flat, held[dtype], shift, scaled, *factors)
-        return (result if casts else result.to(x.dtype)).view(*x.shape[:-1], -1)
+        with torch.autocast(x.device.type, enabled=False):
+            result = low_rank_linear(flat, layer.weight, layer.bias, layer.ranges, *layer.factors)
+        return _as_given(result, x)
 
     return forward
+
+
+def _as_given(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Laid out as x is, and in its numbers, or in those of autocast within it."""
+    if not torch.is_autocast_enabled(x.device.type):
+        result = result.to(x.dtype)
+    return result.view(*x.shape[:-1], -1)
 
 
 def _is_rms_norm(module: Any) -> bool:
@@ -191,17 +248,31 @@ def _norm_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _is_gated(module: Any) -> bool:
-    parts = ("gate_proj", "up_proj", "down_proj", "act_fn")
-    return all(hasattr(module, part) for part in parts) and type(module.act_fn).__name__ in (
+    names = ("gate_proj", "up_proj", "down_proj", "act_fn")
+    return all(hasattr(module, name) for name in names) and type(module.act_fn).__name__ in (
         "SiLU",
         "SiLUActivation",
     )
 
 
-def _gated_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+def _parts(module: Any) -> tuple[torch.nn.Module, ...]:
+    return module.gate_proj, module.up_proj, module.down_proj
+
+
+def _gated_forward(
+    module: Any, parts: Sequence[_Linear], ranges: Ranges
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    plain = module.forward
+
     def forward(x: torch.Tensor) -> torch.Tensor:
-        product = swiglu(module.gate_proj(x), module.up_proj(x))
-        result: torch.Tensor = module.down_proj(product)
-        return result
+        (dtype, *others) = {part.dtype(x.device) for part in parts}
+        if others or not all(part.active() for part in parts):
+            result: torch.Tensor = plain(x)
+            return result
+        flat = x.reshape(-1, x.shape[-1]).to(dtype)
+        layers = tuple(part.layer(len(flat), ranges) for part in parts)
+        with torch.autocast(x.device.type, enabled=False):
+            result = gated_mlp(flat, layers, *(f for layer in layers for f in layer.factors))
+        return _as_given(result, x)
 
     return forward

@@ -3,15 +3,18 @@
 The rows of a batch are laid out as one tree of tokens: rows that begin alike share the nodes of
 what they share, so that every layer but attention sees each distinct prefix once and no padding.
 A row's last token predicts nothing and is no node. Causal attention makes this exact: a state
-depends on the tokens before it alone. Attention itself runs over the rows, gathered from the
-nodes. (Prefix trees in training: Wang et al., Tree Training, arXiv:2511.00413.)
+depends on the tokens before it alone. Attention itself runs over the nodes under a mask where
+they are few, else over the rows, gathered from the nodes. (Prefix trees in training: Wang et al.,
+Tree Training, arXiv:2511.00413.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -22,6 +25,10 @@ from adapterhub.train.rows import IGNORED, Batch
 ATTENTION = "adapterhub_tree"
 """The name under which transformers finds the attention of a tree."""
 
+FEW_NODES = 1024
+"""Up to so many nodes attention runs over all pairs of them: a few large products in the place of
+many small ones, and nothing is kept twice for the backward pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenTree:
@@ -30,7 +37,8 @@ class TokenTree:
     ids, positions: (nodes,) int64. rows: (rows, longest) int64, the node at each position of a
     row; padding holds node 0. places: (nodes,) where in the flattened `rows` a node first
     stands. again, again_nodes: the other places of shared nodes, and whose they are. predictors,
-    targets: (scored,) the nodes that predict a scored token, and the token.
+    targets: (scored,) the nodes that predict a scored token, and the token. seen: (nodes, nodes)
+    bool, the nodes on each node's way from the root, itself included; None of many nodes.
     """
 
     ids: torch.Tensor
@@ -41,6 +49,7 @@ class TokenTree:
     again_nodes: torch.Tensor
     predictors: torch.Tensor
     targets: torch.Tensor
+    seen: torch.Tensor | None = None
 
 
 def plant(batch: Batch, *, share: bool = True) -> TokenTree:
@@ -52,6 +61,7 @@ def plant(batch: Batch, *, share: bool = True) -> TokenTree:
     longest = max(lengths)
     known: dict[tuple[int, int], int] = {}
     tokens: list[int] = []
+    parents: list[int] = []
     positions: list[int] = []
     places: list[int] = []
     again: list[tuple[int, int]] = []
@@ -65,6 +75,7 @@ def plant(batch: Batch, *, share: bool = True) -> TokenTree:
             node = known.setdefault(key, len(tokens))
             if node == len(tokens):
                 tokens.append(key[1])
+                parents.append(max(key[0], -1))
                 positions.append(position)
                 places.append(place)
             else:
@@ -74,7 +85,19 @@ def plant(batch: Batch, *, share: bool = True) -> TokenTree:
                 scored.append((node, labels[number][position + 1]))
     whole = [tokens, positions, rows, places]
     whole += [[pair[side] for pair in pairs] for pairs in (again, scored) for side in (0, 1)]
-    return TokenTree(*(torch.tensor(x, dtype=torch.int64, device=device) for x in whole))
+    tree = TokenTree(*(torch.tensor(x, dtype=torch.int64, device=device) for x in whole))
+    return replace(tree, seen=_ways(parents).to(device)) if len(tokens) <= FEW_NODES else tree
+
+
+def _ways(parents: Sequence[int]) -> torch.Tensor:
+    """The nodes on each node's way from the root: (nodes, nodes) bool. A parent stands before
+    its children; that of a first token is -1."""
+    seen = np.zeros((len(parents), len(parents)), dtype=bool)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            seen[node] = seen[parent]
+        seen[node, node] = True
+    return torch.from_numpy(seen)
 
 
 class _Gather(torch.autograd.Function):
@@ -135,10 +158,16 @@ def tree_attention(
     begin, parts = 0, []
     for tree in token_trees:
         end = begin + len(tree.ids)
-        laid = [_lay_out(states[0, :, begin:end], tree) for states in (query, key, value)]
-        mask = _window(tree.rows.shape[1], sliding_window, query.device)
-        output, _ = sdpa_attention_forward(module, *laid, mask, **options)
-        parts.append(_pick(output.flatten(2).flatten(0, 1), tree))
+        states = [part[:, :, begin:end] for part in (query, key, value)]
+        if tree.seen is None:
+            laid = [_lay_out(part[0], tree) for part in states]
+            mask = _window(tree.rows.shape[1], sliding_window, query.device)
+            output, _ = sdpa_attention_forward(module, *laid, mask, **options)
+            parts.append(_pick(output.flatten(2).flatten(0, 1), tree))
+        else:
+            mask = _mask(tree.seen, tree.positions, sliding_window)
+            output, _ = sdpa_attention_forward(module, *states, mask, **options)
+            parts.append(output[0].flatten(1))
         begin = end
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
     return joined.view(1, begin, query.shape[1], -1), None
@@ -150,6 +179,13 @@ def _lay_out(states: torch.Tensor, tree: TokenTree) -> torch.Tensor:
     flat = _gather(states.transpose(0, 1).reshape(-1, heads * width), tree)
     laid: torch.Tensor = flat.view(*tree.rows.shape, heads, width).transpose(1, 2)
     return laid
+
+
+def _mask(seen: torch.Tensor, positions: torch.Tensor, window: int | None) -> torch.Tensor:
+    """(1, 1, nodes, nodes) bool: which nodes a node attends to."""
+    if window is not None:
+        seen = seen & (positions[:, None] - positions < window)
+    return seen[None, None]
 
 
 def _window(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:

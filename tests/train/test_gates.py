@@ -67,6 +67,28 @@ def test_the_gradient_reaches_every_layer_and_nothing_is_left_behind(tiny_base_d
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_layer_that_only_a_later_row_reaches_is_reached(tiny_base_dir: Path) -> None:
+    # As an expert of a mixture is: no token of the first row goes through it.
+    model = adapted(tiny_base_dir)
+    layer = model.base_model.model.model.layers[1].mlp.up_proj
+    rows: list[int] = []
+
+    def not_for_the_first(module: Any, given: Any, output: torch.Tensor) -> torch.Tensor:
+        rows.append(len(output))
+        return output * (len(rows) > 1)
+
+    layer.register_forward_hook(not_for_the_first)
+    assert len(reached(model).layers) == 14
+    assert rows == [1, 1]
+
+
+def test_a_base_that_was_changed_is_refused() -> None:
+    one = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    gates.check_base(one, one.clone())
+    with refused("the base was changed"):
+        gates.check_base(one, one + 1e-3)
+
+
 def test_a_layer_that_does_not_learn_is_named(tiny_base_dir: Path) -> None:
     model = adapted(tiny_base_dir)
     dead = model.base_model.model.model.layers[1].mlp.up_proj

@@ -23,7 +23,7 @@ from transformers import (
 from adapterhub.train.loss import completion_loss
 from adapterhub.train.rows import Collator, Row
 from adapterhub.train.speed import Ranges, quickened
-from adapterhub.train.tree import plant
+from adapterhub.train.tree import FEW_NODES, plant
 from adapterhub_peft.methods import PeftMethod
 
 # Two share three tokens, two are the same up to the last token, one stands alone.
@@ -71,9 +71,11 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "gpt2"])
 @pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("few_nodes", [FEW_NODES, 0], ids=["over nodes", "over rows"])
 def test_loss_and_gradients_are_those_of_the_plain_model(
-    kind: str, share: bool, tiny_base_dir: Path, monkeypatch: Any
+    kind: str, share: bool, few_nodes: int, tiny_base_dir: Path, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr("adapterhub.train.tree.FEW_NODES", few_nodes)
     model = adapted(kind, tiny_base_dir).train()
     batch = Collator(pad=0)(ROWS)
     expected = model(**batch).loss
@@ -107,12 +109,13 @@ def test_what_only_the_model_itself_knows_is_left_to_it(kind: str, tiny_base_dir
 @pytest.mark.parametrize(
     "config",
     [
+        LoraConfig(r=4, target_modules=["up_proj", "down_proj"], init_lora_weights=False),
         LoraConfig(r=4, target_modules=["q_proj"], lora_dropout=0.5, init_lora_weights=False),
         LoraConfig(r=4, target_modules=["q_proj"], use_dora=True, init_lora_weights=False),
         IA3Config(target_modules=["q_proj"], feedforward_modules=[]),
     ],
 )
-def test_other_methods_keep_their_own_layers(config: Any, tiny_base_dir: Path) -> None:
+def test_some_layers_and_other_methods(config: Any, tiny_base_dir: Path) -> None:
     model = adapted("llama", tiny_base_dir, config).eval()
     batch = Collator(pad=0)(ROWS)
     expected = model(**batch).loss
@@ -133,9 +136,9 @@ def test_adapters_in_one_pass_have_the_gradients_of_passes_of_their_own(
 
     base = base_of("llama", tiny_base_dir)
     models: list[Any] = []
-    for r in (4, 8, 2):
+    for r, targets in ((4, ["q_proj", "up_proj"]), (8, "all-linear"), (2, ["v_proj", "up_proj"])):
         config = LoraConfig(
-            r=r, lora_alpha=3 * r, target_modules="all-linear", task_type="CAUSAL_LM",
+            r=r, lora_alpha=3 * r, target_modules=targets, task_type="CAUSAL_LM",
             init_lora_weights=False,
         )  # fmt: skip
         models.append(get_peft_model(share_weights(base), config))
