@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -273,13 +273,19 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
             run.facts["holdout_loss_served"] = holdout_loss(run, served)
     elif run.plan.method.mergeable and not run.plan.is_quantised:
         # Merging writes into the weights of the adapted layers, which others share.
-        layers = [run.model.get_submodule(name) for name in run.layers]
-        frozen = [p for layer in layers for p in layer.parameters() if not p.requires_grad]
-        own: Any = method.load(share_weights(ground.base, frozen), payload)
+        own: Any = method.load(share_weights(ground.base, _weights_of(run, ground.base)), payload)
         run.facts["merge_difference"] = gates.check_merge(
             adapted, gates.probe(own.merge_and_unload(), run.train_rows, run.collate)
         )
         gates.check_base(ground.logits, gates.probe(ground.base, run.train_rows, run.collate))
+
+
+def _weights_of(run: Run, base: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """The weights of the base's layers that a run adapts. In its model they may lie elsewhere, and
+    the layers' names have something in front."""
+    for name, module in base.named_modules():
+        if any(layer == name or layer.endswith(f".{name}") for layer in run.layers):
+            yield from module.parameters()
 
 
 def describe(facts: Mapping[str, Any]) -> str:
