@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -33,8 +33,6 @@ from adapterhub.train.trainer import Bar
 from adapterhub.train.watch import Alerts, Best, SoftEnd
 
 T = TypeVar("T")
-_TOLD = {"holdout_accuracy"}
-"""What has words of its own in the line about a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,21 +284,3 @@ def _weights_of(run: Run, base: torch.nn.Module) -> Iterator[torch.Tensor]:
     for name, module in base.named_modules():
         if any(layer == name or layer.endswith(f".{name}") for layer in run.layers):
             yield from module.parameters()
-
-
-def describe(facts: Mapping[str, Any]) -> str:
-    """The figures of a run in one line."""
-    parts = [f"train loss {facts['train_loss']:.3f}"]
-    if "holdout_loss" in facts:
-        parts.append(
-            f"held-out loss {facts['holdout_loss']:.3f} (base {facts['holdout_loss_base']:.3f})"
-        )
-    if "holdout_accuracy" in facts:
-        parts.append(f"held-out pairs told apart {100 * facts['holdout_accuracy']:.1f} %")
-    if "holdout_loss" not in facts:
-        own = [name for name in facts if name.startswith("holdout_") and name not in _TOLD]
-        parts += [f"held-out {name[8:].replace('_', ' ')} {facts[name]:.3f}" for name in own[:2]]
-    if "holdout_loss_served" in facts:
-        parts.append(f"over the base as it is served {facts['holdout_loss_served']:.3f}")
-    parts.append(f"{facts['steps']} steps, {facts['tokens_per_second']:.0f} tokens/s")
-    return ", ".join(parts)

@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from adapterhub.cli.train_report import describe
 from adapterhub.errors import EXIT_USAGE, AdzError
 from adapterhub.manifest import Version
 from adapterhub.protocols import Registry
@@ -128,4 +129,4 @@ def test_the_loss_over_the_base_that_serves_is_measured_too(
         count += int(scored.sum())
     assert metrics["holdout_loss_served"] == pytest.approx(total / count, abs=1e-5)
     assert metrics["holdout_loss_served"] != metrics["holdout_loss"]
-    assert f"as it is served {total / count:.3f}" in pipeline.describe(metrics)
+    assert f"as it is served {total / count:.3f}" in describe(metrics)
