@@ -23,7 +23,7 @@ from adapterhub.manifest import BaseLink, Manifest
 from adapterhub.merge.silent import Silent
 from adapterhub.plugins import open_registry
 
-from .zoo import (
+from .adapter_folders import (
     ELSEWHERE,
     TINY,
     WIDE,

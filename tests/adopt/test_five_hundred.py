@@ -19,7 +19,8 @@ import pytest
 from adapterhub import adopt
 from adapterhub.plugins import open_registry
 
-from .zoo import Machine, build
+from .adapter_folders import Machine
+from .zoo import build
 
 Adz = Callable[..., Any]
 COUNT = int(os.environ.get("ADOPT_ADAPTERS", "120"))

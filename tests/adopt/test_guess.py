@@ -15,7 +15,7 @@ from adapterhub.bases.headers import TensorInfo
 from adapterhub.bases.modules import BaseModules
 from adapterhub.reference import check_name
 
-from .zoo import ELSEWHERE, TINY, WIDE, Shape, Tensors, lora
+from .adapter_folders import ELSEWHERE, TINY, WIDE, Shape, Tensors, lora
 
 
 def infos(tensors: Tensors) -> dict[str, TensorInfo]:

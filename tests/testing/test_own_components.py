@@ -29,7 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 REASONS: Mapping[tuple[type[specs.Component], str], str] = {
     (specs.Engine, "ray"): "it starts a cluster: tests/serve/ray",
     (specs.Engine, "vllm"): "it takes a minute to start, once for all of tests/serve/live",
-    (specs.Objective, "ppo"): "it is a name that says what to use: tests/train/test_objectives.py",
+    (
+        specs.Objective,
+        "ppo",
+    ): "it is a name that says what to use: tests/train/objectives",
     (specs.Quantizer, "awq"): "it quantises no base",
     (specs.Quantizer, "gptq"): "it quantises no base",
     **{
