@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from quality import search
-from quality.adapters import EXAMPLES, TASKS, Adapters, family, split
+from quality.adapters import BASE, EXAMPLES, TASKS, Adapters, family, split
 from quality.merges import Merge, default_of, defaults
 from quality.scores import Cells, Scorer
 from quality.shares import kept
@@ -167,8 +167,13 @@ def test_a_folded_adapter_answers_as_peft_does(home, tiny_base, tmp_path):
         assert torch.equal(scorer.fold(None)(tokens).logits, plain)
 
 
-@pytest.mark.model
-def test_the_short_form_runs_and_goes_on(home: Path, real_base, capsys, monkeypatch):
+def test_the_short_form_runs_and_goes_on(home: Path, adz, tiny_base_dir, monkeypatch):
+    """Over the tiny base, whose nonsense shares nothing with an answer: its length is scored. The
+    real model, chrF and trainings in processes of their own are in test_train_quality.py."""
+    assert adz("base", "add", BASE, tiny_base_dir).code == 0
+    monkeypatch.setattr("adapterhub_metrics.chrf.chrf", lambda answer, _: 1 / (1 + len(answer)))
+    codes = []
+    monkeypatch.setattr("quality.adapters.adz", lambda _, *words: codes.append(adz(*words).code))
     monkeypatch.setattr("sys.argv", ["merge_quality", "--short", "--home", str(home)])
     assert merge_quality.main() == 0
     page = (home / "merge-quality.md").read_text(encoding="utf-8")
@@ -181,4 +186,5 @@ def test_the_short_form_runs_and_goes_on(home: Path, real_base, capsys, monkeypa
     assert (home / "merge-quality.md").read_text(encoding="utf-8") == page
     assert len(Hub(home).versions()) == 3
     chosen = json.loads((home / "tuned.json").read_text(encoding="utf-8"))
+    assert codes == [0, 0, 0]
     assert replace(LINEAR, scale=0).label in chosen
