@@ -263,7 +263,8 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
     shutil.rmtree(payload, ignore_errors=True)
     method.save(run.model, payload)
     fresh: Any = method.load(share_weights(ground.base), payload)
-    gates.check_reload(adapted, gates.probe(fresh, run.train_rows, run.collate))
+    again = gates.probe(fresh, run.train_rows, run.collate)
+    gates.check_reload(adapted, again, ground.base.dtype)
     if run.plan.quantizer is not None:
         # It is served over the base itself, which its gradients never saw.
         if "holdout_loss" in run.facts:
@@ -271,7 +272,12 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
             run.facts["holdout_loss_served"] = holdout_loss(run, served)
     elif run.plan.method.mergeable and not run.plan.is_quantised:
         # Merging writes into the weights of the adapted layers, which others share.
-        own: Any = method.load(share_weights(ground.base, _weights_of(run, ground.base)), payload)
+        plain = share_weights(ground.base, _weights_of(run, ground.base))
+        short = ground.base.dtype != torch.float32
+        own: Any = method.load(plain.float() if short else plain, payload)
+        if short:
+            # Such weights round the sum away, which says nothing of the method.
+            adapted = gates.probe(own, run.train_rows, run.collate)
         run.facts["merge_difference"] = gates.check_merge(
             adapted, gates.probe(own.merge_and_unload(), run.train_rows, run.collate)
         )

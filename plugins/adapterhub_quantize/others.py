@@ -10,6 +10,7 @@ from peft import prepare_model_for_kbit_training
 from adapterhub.errors import usage_error
 from adapterhub.models import compute_device
 from adapterhub_quantize.options import HqqOptions, StoredOptions, TorchAoOptions
+from adapterhub_quantize.quantizers import compute_dtype
 
 
 class TorchAo:
@@ -63,9 +64,11 @@ class Hqq:
                 "choose a power of two, such as 32",
             )
         config = BaseQuantizeConfig(nbits=self.options.bits, group_size=size)
-        held: torch.nn.Module = HQQLinear(
-            layer, config, compute_dtype=layer.weight.dtype, device=str(device)
-        )
+        stored, computed = layer.weight.dtype, compute_dtype()
+        held: torch.nn.Module = HQQLinear(layer, config, compute_dtype=computed, device=str(device))
+        # Its product casts nothing, and its backward pass has no autocast.
+        held.register_forward_pre_hook(lambda _, given: (given[0].to(computed),))
+        held.register_forward_hook(lambda _, given, result: result.to(stored))
         return held
 
 

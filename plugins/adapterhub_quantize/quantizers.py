@@ -28,7 +28,7 @@ class _FourBits(_BitsAndBytes):
             load_in_4bit=True,
             bnb_4bit_quant_type=self.kind,
             bnb_4bit_use_double_quant=options.double_quant,
-            bnb_4bit_compute_dtype=_compute_dtype(),
+            bnb_4bitcompute_dtype=compute_dtype(),
         )
         return {"quantization_config": config}
 
@@ -56,6 +56,7 @@ class Int8(_BitsAndBytes):
         return {"quantization_config": config}
 
 
-def _compute_dtype() -> torch.dtype:
+def compute_dtype() -> torch.dtype:
+    """What the hardware computes fast in."""
     on_cpu = compute_device().type == "cpu"
     return torch.float32 if on_cpu and not cpu_has_bf16() else torch.bfloat16

@@ -3,6 +3,7 @@ and a pass of several adapters ends where each alone does."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from adapterhub.bases.add import add_base
 from adapterhub.errors import AdzError
 from adapterhub.manifest import Version
 from adapterhub.protocols import Registry
@@ -80,3 +83,24 @@ def test_a_layer_that_knows_one_adapter_is_not_shared_by_several(
     plans = [(f"lr={lr}", plan_for(training={"lr": lr})) for lr in (1e-2, 3e-2)]
     with pytest.raises(AdzError, match="cannot train several adapters in one pass"):
         sweep(plans, registry, progress)
+
+
+@pytest.mark.parametrize("method", ["lora", "pissa"])
+def test_a_base_in_bfloat16_is_no_reason_to_refuse(
+    method: str,
+    trained: Callable[..., Version],
+    registry: Registry,
+    progress: Any,
+    tiny_base_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(tiny_base_dir, short)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base_dir, dtype=torch.bfloat16)
+    model.save_pretrained(short)
+    add_base(registry, "short", str(short), copy=False, progress=progress)
+    monkeypatch.setattr("adapterhub.models.cpu_has_bf16", lambda: True)
+    metrics = trained(base="short", method=method).manifest.metrics
+    assert metrics["merge_difference"] < 1e-3
+    assert metrics["holdout_loss"] < metrics["holdout_loss_base"]
