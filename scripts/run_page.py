@@ -26,12 +26,15 @@ _SPEED = re.compile(r"\d+ tokens/s")
 _SECONDS = re.compile(r"\bin \d+\.\d\ds\b")
 
 
-def run_page(page: Path) -> str:
+def run_page(page: Path, programs: Path | None = None) -> str:
     """The page with the output of its lines; ADZ_HOME is empty at first. Raises SystemExit where
-    a line fails that must succeed."""
+    a line fails that must succeed.
+
+    programs: a folder that stands first in PATH, for pages whose lines run in the project's root.
+    """
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        shell = _author_shell(scratch) if page.parent == AUTHORS else _root_shell(scratch)
+        shell = _author_shell(scratch) if page.parent == AUTHORS else _root_shell(scratch, programs)
 
         def fill(block: re.Match[str]) -> str:
             lines = [line for line in block[2].splitlines() if line.startswith("$ ")]
@@ -72,8 +75,10 @@ class Shell:
         return f"{line}\n{output}\n" if output else f"{line}\n"
 
 
-def _root_shell(scratch: Path) -> Shell:
+def _root_shell(scratch: Path, programs: Path | None) -> Shell:
     environment = _environment(Path(sys.executable).parent, scratch)
+    if programs is not None:
+        environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
     return Shell(ROOT, environment, {scratch: "$ADZ_HOME", ROOT: "."}, strict=False)
 
 

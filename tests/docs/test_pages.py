@@ -135,7 +135,7 @@ def test_tiny_base_has_the_size_that_the_plugin_page_says(tiny_base_dir):
 
 
 @pytest.mark.model
-def test_what_your_data_shows_without_training_is_what_adz_prints(real_base_home):
+def test_what_your_data_shows_without_training_is_what_adz_prints(real_base_home, programs):
     """The commands that read data and the base's configuration only, with all of their output."""
     page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
     shown = "".join(re.findall(r"```console\n(.*?)```", page, re.DOTALL))
@@ -145,7 +145,7 @@ def test_what_your_data_shows_without_training_is_what_adz_prints(real_base_home
     assert len(found) == 2
     for command, output in found:
         done = subprocess.run(
-            [sys.executable, "-m", "adapterhub.cli", *shlex.split(command)],
+            [programs / "adz", *shlex.split(command)],
             env={**os.environ, "ADZ_HOME": str(real_base_home)},
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
         )  # fmt: skip

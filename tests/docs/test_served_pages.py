@@ -42,12 +42,12 @@ def stable(text):
 
 
 @pytest.mark.parametrize("page", SERVED, ids=lambda page: page.stem)
-def test_the_page_shows_what_its_commands_print(page, tmp_path):
+def test_the_page_shows_what_its_commands_print(page, programs, tmp_path):
     text = page.read_text(encoding="utf-8")
     copy = tmp_path / page.name
     moved, back = with_free_ports(text)
     copy.write_text(moved, encoding="utf-8")
-    assert stable(renamed(run_page(copy), back)) == stable(text)
+    assert stable(renamed(run_page(copy, programs), back)) == stable(text)
 
 
 def test_nothing_but_what_differs_between_runs_is_left_out():
