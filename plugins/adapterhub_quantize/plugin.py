@@ -31,8 +31,8 @@ def _quantizer(name: str, summary: str, impl: str, config: str, **facts: Any) ->
 
 @hookimpl
 def adapterhub_quantizers() -> Iterable[specs.Quantizer]:
-    """Those of bitsandbytes are tested on a CPU, torchao and hqq there where they are installed, on
-    a tiny base; the others nowhere."""
+    """Those of bitsandbytes, torchao and hqq are tested on a CPU and a tiny base; the others
+    nowhere."""
     yield _quantizer(
         "nf4", "4-bit NormalFloat with double quantisation: QLoRA", "quantizers:Nf4",
         "FourBitOptions", bits=4,

@@ -160,6 +160,7 @@ def test_a_full_disk_is_told_with_what_was_needed(save, adz, tiny_base, home, mo
     assert list((home / "staging").iterdir()) == []
 
 
+@pytest.mark.extras
 @torch.no_grad()
 def test_torchao_stores_what_it_holds_while_loading(adz, tiny_base):
     quantization = pytest.importorskip("torchao.quantization")

@@ -23,8 +23,12 @@ LIBRARY = {"nf4": "bitsandbytes", "fp4": "bitsandbytes", "int8": "bitsandbytes",
            "torchao": "torchao", "hqq": "hqq"}  # fmt: skip
 """Those that run on a CPU."""
 QUANTIZERS = (*LIBRARY, "gptq", "awq")
+EXTRAS = ("torchao", "hqq")
 PAIRS = [(m, q) for m in entries() for q in QUANTIZERS]
-TRAINED = [(m, q) for m, q in PAIRS if q in entries()[m].quantizers and q in LIBRARY]
+TRAINED = [
+    pytest.param(m, q, marks=pytest.mark.extras if q in EXTRAS else ())
+    for m, q in PAIRS if q in entries()[m].quantizers and q in LIBRARY
+]  # fmt: skip
 # They change what the base says from the start, over plain floats too.
 MOVED = {"loftq", "prefix", "prompt", "p_tuning", "c3a", "fourierft", "vblora"}
 
@@ -120,6 +124,7 @@ def test_what_needs_data_quantises_nothing(quantizer: str) -> None:
     assert "train over it without --quantizer" in caught.value.hint
 
 
+@pytest.mark.extras
 def test_hqq_refuses_a_group_that_divides_no_layer(directory: Path) -> None:
     pytest.importorskip("hqq")
     with pytest.raises(AdzError, match="group_size=72 does not divide the 32 x 32 weights of"):
