@@ -127,17 +127,22 @@ def check_reload(
     float32 round them; their adapter is stored over the weights as they were.
     """
     difference = _difference(adapted, reloaded)
-    if difference > max(RELOAD_TOLERANCE, 2 * _rounding(dtype)):
+    if difference > max(RELOAD_TOLERANCE, 8 * _rounding(dtype)):
         raise refusal(
             f"the stored adapter differs from the trained one by {difference:.1e} in its logits",
             "the method does not store all that it trains",
         )
 
 
-def check_merge(adapted: torch.Tensor, merged: torch.Tensor) -> float:
-    """Merged into the base, the adapter answers the same; return the relative difference."""
+def check_merge(
+    adapted: torch.Tensor, merged: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> float:
+    """Merged into the base, the adapter answers the same; return the relative difference.
+
+    dtype: of the weights that it was merged into. Short ones round the sum.
+    """
     difference = _difference(adapted, merged)
-    if difference > MERGE_TOLERANCE:
+    if difference > max(MERGE_TOLERANCE, 16 * _rounding(dtype)):
         raise refusal(
             f"merged into the base the adapter differs by {difference:.1e} in its logits",
             "the method is not mergeable",

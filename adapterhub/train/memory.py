@@ -29,10 +29,18 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, _LARGE)
 
 
-def free_memory() -> int:
+def free_memory(device: torch.device | None = None) -> int:
     """Bytes that this process may still take; on Linux, of a CPU."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     pages: int = os.sysconf("SC_AVPHYS_PAGES")
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def has_room(model: torch.nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a copy of the model in `dtype` fits beside what is there, and half as much more."""
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    return free_memory(next(model.parameters()).device) > 1.5 * numbers * dtype.itemsize
 
 
 def dense_weight(layer: Any) -> torch.Tensor | None:

@@ -20,6 +20,7 @@ from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
 from adapterhub.train.directory import alone, explained, last_checkpoint, run_directory
 from adapterhub.train.loss import mean_loss
+from adapterhub.train.memory import has_room
 from adapterhub.train.moments import measure_moments
 from adapterhub.train.plan import Plan
 from adapterhub.train.profile import choose_profile
@@ -272,15 +273,14 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
             run.facts["holdout_loss_served"] = holdout_loss(run, served)
     elif run.plan.method.mergeable and not run.plan.is_quantised:
         # Merging writes into the weights of the adapted layers, which others share.
-        plain = share_weights(ground.base, _weights_of(run, ground.base))
-        short = ground.base.dtype != torch.float32
-        own: Any = method.load(plain.float() if short else plain, payload)
-        if short:
-            # Such weights round the sum away, which says nothing of the method.
-            adapted = gates.probe(own, run.train_rows, run.collate)
-        run.facts["merge_difference"] = gates.check_merge(
-            adapted, gates.probe(own.merge_and_unload(), run.train_rows, run.collate)
-        )
+        plain: Any = share_weights(ground.base, _weights_of(run, ground.base))
+        if plain.dtype != torch.float32 and has_room(plain, torch.float32):
+            # Short weights round the sum away, which says nothing of the method.
+            plain = plain.float()
+        own: Any = method.load(plain, payload)
+        adapted = gates.probe(own, run.train_rows, run.collate)
+        merged = gates.probe(own.merge_and_unload(), run.train_rows, run.collate)
+        run.facts["merge_difference"] = gates.check_merge(adapted, merged, plain.dtype)
         gates.check_base(ground.logits, gates.probe(ground.base, run.train_rows, run.collate))
 
 

@@ -193,6 +193,9 @@ def _agrees(model: torch.nn.Module, batch: Batch, expected: float) -> bool:
 
 def _tolerance(model: torch.nn.Module) -> float:
     types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    # A layer in 4 bits says in what it multiplies; so may others, in other words.
+    computed = {getattr(module, "compute_dtype", None) for module in model.modules()}
+    types |= {dtype for dtype in computed if isinstance(dtype, torch.dtype)}
     return max(TOLERANCE, *(torch.finfo(dtype).eps / 2 for dtype in types))
 
 

@@ -26,8 +26,9 @@ class TorchAo:
         return {"quantization_config": TorchAoConfig(quant_type=config)}
 
     def prepare(self, model: Any) -> Any:
-        """Freeze the base."""
-        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        """Freeze the base, where it is computed: transformers leaves it where it was read."""
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        return model.to(compute_device())
 
 
 class Hqq:
@@ -65,6 +66,8 @@ class Hqq:
             )
         config = BaseQuantizeConfig(nbits=self.options.bits, group_size=size)
         stored, computed = layer.weight.dtype, compute_dtype()
+        # On a GPU its scales keep the layer's own numbers, and would not multiply with these.
+        layer = layer.to(computed)
         held: torch.nn.Module = HQQLinear(layer, config, compute_dtype=computed, device=str(device))
         # Its product casts nothing, and its backward pass has no autocast.
         held.register_forward_pre_hook(lambda _, given: (given[0].to(computed),))

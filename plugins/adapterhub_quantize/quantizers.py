@@ -28,7 +28,7 @@ class _FourBits(_BitsAndBytes):
             load_in_4bit=True,
             bnb_4bit_quant_type=self.kind,
             bnb_4bit_use_double_quant=options.double_quant,
-            bnb_4bitcompute_dtype=compute_dtype(),
+            bnb_4bit_compute_dtype=compute_dtype(),
         )
         return {"quantization_config": config}
 

@@ -17,6 +17,8 @@ from adapterhub.manifest import Version
 from adapterhub.protocols import Registry
 from adapterhub.train import pipeline
 from adapterhub.train.pipeline import train
+from adapterhub_quantize.options import FourBitOptions
+from adapterhub_quantize.quantizers import Fp4, Nf4
 
 METHODS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
 LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
@@ -53,6 +55,16 @@ def test_each_pair_trains_over_a_base_that_is_really_quantised(
     for parameter in runs[0].model.parameters():
         if parameter.requires_grad:
             assert parameter.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [Nf4, Fp4])
+def test_four_bits_compute_in_what_the_hardware_is_fast_in(
+    kind: type[Nf4], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("adapterhub_quantize.quantizers.cpu_has_bf16", lambda fast=fast: fast)
+        config = kind().load_arguments(FourBitOptions())["quantization_config"]
+        assert config.bnb_4bit_compute_dtype == dtype
 
 
 def test_a_quantised_base_answers_nearly_as_the_plain_one(
