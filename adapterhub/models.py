@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 _NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
+# The device files of NVIDIA, AMD, Intel and others, of Windows' subsystem, and of NPUs and TPUs.
+_ACCELERATORS = (
+    "nvidia*", "kfd", "dri/render*", "dxg", "accel*", "apex_*", "davinci*", "vfio/[0-9]*",
+)  # fmt: skip
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
@@ -103,6 +108,15 @@ def compute_device() -> torch.device:
 
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found or torch.device("cpu")
+
+
+def may_accelerate() -> bool:
+    """Whether there may be anything but a CPU to compute on. Asks no driver and imports no torch:
+    False is certain, True is not."""
+    devices = Path("/dev")
+    return sys.platform != "linux" or any(
+        next(devices.glob(pattern), None) for pattern in _ACCELERATORS
+    )
 
 
 def cpu_has_bf16() -> bool:

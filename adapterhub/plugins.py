@@ -145,6 +145,13 @@ class Plugins:
         """What tells why the engine would not serve an adapter as it is, or None."""
         return self._import(engine, engine.limits) if engine.limits else None
 
+    def load_forecast(self, method: specs.Method) -> Any:
+        """What tells the targets of the method from the layout of a base, or None: there is no
+        such thing, or what the method needs is missing, of which `load_implementation` tells."""
+        if method.forecast is None or not all(map(is_installed, method.requires)):
+            return None
+        return self._import(method, method.forecast)
+
     def call_event(self, hook: str, **arguments: Any) -> None:
         """Call an event in every plugin.
 

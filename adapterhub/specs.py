@@ -62,6 +62,9 @@ class Method(Component):
     `protocols.ConvertibleMethod` too. vllm: vLLM serves it as it is. quantizers: the quantizers
     that it works with, or None for all; a pair outside is refused with `quantizer_reason`.
     needs_quantizer: it is of no use over a base in plain floats.
+    forecast: `package.module:attribute`, a callable: `bases.outline.Layout` and the options -> the
+    number of parameters that `attach` would train in each module, by the module's name, or None
+    where only `attach` tells. It needs nothing of `requires`, and makes a dry run quick.
     """
 
     storage: Literal["peft", "own", "base"] = "peft"
@@ -71,6 +74,10 @@ class Method(Component):
     quantizers: tuple[str, ...] | None = None
     quantizer_reason: str = ""
     needs_quantizer: bool = False
+    forecast: str | None = None
+
+    def _targets(self) -> tuple[str | None, ...]:
+        return (self.impl, self.config, self.forecast)
 
 
 @dataclass(frozen=True, kw_only=True)

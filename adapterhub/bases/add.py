@@ -20,6 +20,7 @@ from adapterhub.bases.digests import (
 from adapterhub.bases.fit import shape_text
 from adapterhub.bases.identity import derivation_from
 from adapterhub.bases.modules import BaseModules
+from adapterhub.bases.outline import forget_outline
 from adapterhub.bases.sources import Located, locate, normalise_source
 from adapterhub.bases.verify import collect_stats, forget_stats, verify_base, write_stats
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
@@ -124,6 +125,7 @@ def remove_base(registry: Registry, name: str) -> BaseRecord:
     record = registry.base(name)
     registry.remove_base(name)
     forget_stats(name)
+    forget_outline(name)
     used = {base.path for base in registry.bases()}
     if Path(record.path).parent == adz_home() / "bases" and record.path not in used:
         shutil.rmtree(record.path, ignore_errors=True)

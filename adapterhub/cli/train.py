@@ -149,13 +149,14 @@ def command(
         _sweep(recipes, (*sweep, *axes), resume=resume, as_json=as_json)
         return
     registry = open_registry()
-    plan = make_plan(validate(TrainRecipe, merged(configs[0] if configs else None)), registry)
+    recipe = validate(TrainRecipe, merged(configs[0] if configs else None))
     if dry_run:
         from adapterhub.train.dry_run import preview_run
 
-        report = preview_run(plan)
+        report = preview_run(recipe, registry)
         print_result(report.values, report.text(), as_json=as_json)
         return
+    plan = make_plan(recipe, registry)
     launcher: Launcher = "ray" if ray else "local"
     made = _train(plan, registry, ray or nproc, parallel, launcher, resume=resume)
     _print(made, plan.base.name, as_json=as_json)

@@ -1,23 +1,34 @@
-"""What a run would do, without the base's weights: shapes come from its configuration."""
+"""What a run would do, without the base's weights: shapes come from its configuration.
+
+The first dry run over a base asks transformers and the method, and keeps what it learns of the
+base. Later ones import neither them nor torch, where the method tells its targets by a forecast.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 import yaml
 
 from adapterhub import protocols
+from adapterhub.bases.outline import Outline, read_outline, write_outline
 from adapterhub.data import stop_token
 from adapterhub.errors import AdzError
+from adapterhub.manifest import BaseRecord
+from adapterhub.models import load_tokenizer
 from adapterhub.plugins import load_plugins
-from adapterhub.train import gates
-from adapterhub.train.pipeline import rows_of
-from adapterhub.train.plan import Plan
-from adapterhub.train.profile import choose_profile
-from adapterhub.train.rows import IGNORED, choose_pad
-from adapterhub.train.targets import report_targets
+from adapterhub.train.plan import Plan, make_plan
+from adapterhub.train.profile import choose_profile, torch_threads
+from adapterhub.train.recipe import TrainRecipe
+from adapterhub.train.row_gates import announce, check_rows
+from adapterhub.train.rows import IGNORED, choose_pad, rows_of
+from adapterhub.train.targets import (
+    TargetReport,
+    foretell_targets,
+    read_layout,
+    report_targets,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +62,25 @@ class DryRun:
         )
 
 
-def preview_run(plan: Plan) -> DryRun:
+def preview_run(recipe: TrainRecipe, registry: protocols.Registry) -> DryRun:
     """Everything that `adz train --dry-run` prints; the gates that need no weights run too."""
+    outline: Outline | None = None
+
+    def tokenizer_of(base: BaseRecord) -> Any:
+        nonlocal outline
+        outline = read_outline(base)
+        return (outline and outline.tokenizer) or load_tokenizer(base)
+
+    plan = make_plan(recipe, registry, tokenizer_of)
+    return describe_run(plan, outline)
+
+
+def describe_run(plan: Plan, outline: Outline | None = None) -> DryRun:
+    """The same of a plan. outline: what an earlier dry run kept of the base, if one did."""
     train_rows, holdout_rows = rows_of(plan)
     stop = stop_token(plan.tokenizer, plan.prompt_format)
-    gates.check_rows(train_rows, stop, choose_pad(plan.tokenizer, stop))
-    profile = choose_profile(plan)
+    check_rows(train_rows, stop, choose_pad(plan.tokenizer, stop))
+    profile = choose_profile(plan, outline.threads if outline else None)
     scored = sum(sum(label != IGNORED for label in row.labels) for row in train_rows)
     return DryRun(
         {
@@ -72,35 +96,58 @@ def preview_run(plan: Plan) -> DryRun:
                 "scored_tokens": scored,
                 "steps": plan.steps(len(train_rows)),
             },
-            "adapter": _adapter(plan),
+            "adapter": _adapter(plan, outline),
             "profile": {**profile.values(), "text": profile.text()},
-            "preview": gates.announce(plan.objective, train_rows[0], plan.tokenizer),
+            "preview": announce(plan.objective, train_rows[0], plan.tokenizer),
         }
     )
 
 
-def _adapter(plan: Plan) -> dict[str, Any]:
+def _adapter(plan: Plan, outline: Outline | None) -> dict[str, Any]:
     """The number of trainable parameters, and the adapted layers by the last part of the name."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(plan.base.path, local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError) as error:
-        raise AdzError(f"the base {plan.base.name} cannot be described: {error}") from error
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    modules = frozenset(model.modules())
-    method = cast("protocols.Method", load_plugins().load_implementation(plan.method)())
-    with torch.device("meta"):
-        model = cast(
-            "Any", method.attach(model, plan.method_options, prepared=plan.quantizer is not None)
-        )
-    report = report_targets(model, set(gates.adapted_layers(model, modules).values()))
+    report = (outline and _foretold(plan, outline)) or _attached(plan, keep=outline is None)
     return {
         "parameters": report.parameters,
         "total": plan.base.parameters + (0 if plan.makes_base else report.parameters),
         "targets": report.adapted,
         "frozen": report.frozen,
     }
+
+
+def _foretold(plan: Plan, outline: Outline) -> TargetReport | None:
+    forecast = load_plugins().load_forecast(plan.method)
+    adapted = forecast(outline.layout, plan.method_options) if forecast else None
+    return foretell_targets(outline.layout, adapted) if adapted else None
+
+
+def _attached(plan: Plan, *, keep: bool) -> TargetReport:
+    """What the method does to the base's modules without weights. keep: the base's outline."""
+    import torch
+
+    from adapterhub.train.gates import adapted_layers
+
+    model = _empty_base(plan.base)
+    modules = frozenset(model.modules())
+    layout = read_layout(model) if keep else None
+    method = cast("protocols.Method", load_plugins().load_implementation(plan.method)())
+    with torch.device("meta"):
+        adapted = cast(
+            "Any", method.attach(model, plan.method_options, prepared=plan.quantizer is not None)
+        )
+    if layout is not None:
+        write_outline(plan.base, layout, torch_threads(), plan.tokenizer)
+    return report_targets(adapted, set(adapted_layers(adapted, modules).values()))
+
+
+def _empty_base(base: BaseRecord) -> Any:
+    """The base without weights, frozen."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(base.path, local_files_only=True)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise AdzError(f"the base {base.name} cannot be described: {error}") from error
+    return model.requires_grad_(False)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from adapterhub.train.rows import IGNORED, Batch, Collator, Rows
+from adapterhub.train.batches import Batch, Collator
+from adapterhub.train.rows import IGNORED, Rows
 from adapterhub.train.tree import ATTENTION, TokenTree, plant
 
 

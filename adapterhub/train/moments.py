@@ -17,8 +17,8 @@ import torch
 from adapterhub.bases.modules import PREFIX
 from adapterhub.moments import MeasuredMoments
 from adapterhub.protocols import InputMoments, Progress
+from adapterhub.train.batches import Batch
 from adapterhub.train.loss import completion_loss, evaluating
-from adapterhub.train.rows import Batch
 from adapterhub.train.run import Run
 
 ROWS = 256

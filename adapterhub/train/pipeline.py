@@ -18,6 +18,7 @@ from adapterhub.manifest import Version
 from adapterhub.models import compute_device, load_base, share_weights
 from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
+from adapterhub.train.batches import Collator
 from adapterhub.train.directory import alone, explained, last_checkpoint, run_directory
 from adapterhub.train.loss import mean_loss
 from adapterhub.train.memory import has_room
@@ -26,7 +27,8 @@ from adapterhub.train.plan import Plan
 from adapterhub.train.profile import choose_profile
 from adapterhub.train.reports import reported
 from adapterhub.train.result import commit_run
-from adapterhub.train.rows import Collator, Rows, choose_pad, make_rows
+from adapterhub.train.row_gates import announce, check_rows
+from adapterhub.train.rows import Rows, choose_pad, rows_of
 from adapterhub.train.run import Run, first_batch
 from adapterhub.train.stepping import calibrate, follow_steps
 from adapterhub.train.targets import report_targets
@@ -119,23 +121,12 @@ def open_directory(directory: Path, progress: protocols.Progress, *, resume: boo
     return checkpoint
 
 
-def rows_of(plan: Plan) -> tuple[Rows, Rows]:
-    """Training and held-out rows as tokens; of the latter at most `training.eval_rows`."""
-    training = plan.recipe.training
-    longest = training.max_length
-    every = plan.recipe.data.answers == "all"
-    arguments = (plan.tokenizer, plan.prompt_format, longest)
-    train_rows = make_rows(plan.train, *arguments, every_answer=every)
-    held = plan.holdout[: training.eval_rows]
-    return train_rows, make_rows(held, *arguments, every_answer=every)
-
-
 def prepare(plan: Plan, progress: protocols.Progress) -> Ground:
     """Load the base and score it; the rows pass the gates before training."""
     train_rows, holdout_rows = rows_of(plan)
     stop = stop_token(plan.tokenizer, plan.prompt_format)
     pad = choose_pad(plan.tokenizer, stop)
-    gates.check_rows(train_rows, stop, pad)
+    check_rows(train_rows, stop, pad)
     plan.tokenizer.pad_token_id = pad
     collate = Collator(pad)
     if train_rows.skipped:
@@ -143,7 +134,7 @@ def prepare(plan: Plan, progress: protocols.Progress) -> Ground:
             f"{train_rows.skipped} of {len(plan.train)} rows are longer than "
             f"{plan.recipe.training.max_length} tokens and are left out"
         )
-    progress.note(gates.announce(plan.objective, train_rows[0], plan.tokenizer))
+    progress.note(announce(plan.objective, train_rows[0], plan.tokenizer))
     model = _load(plan, quantized=True)
     held = None
     if len(holdout_rows) and plan.objective.likelihood:

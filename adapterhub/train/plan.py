@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,11 @@ class Plan:
         return math.ceil(math.ceil(batches / training.accumulation) * training.epochs)
 
 
-def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
+def make_plan(
+    recipe: TrainRecipe,
+    registry: Registry,
+    tokenizer_of: Callable[[BaseRecord], Any] = load_tokenizer,
+) -> Plan:
     """Resolve `recipe`; raises AdzError for whatever is unknown, missing or does not fit."""
     plugins = load_plugins()
     method = plugins.get(specs.Method, recipe.method.name)
@@ -137,7 +141,7 @@ def make_plan(recipe: TrainRecipe, registry: Registry) -> Plan:
     verify_base(base)
     stored = _stored_quantizer(base, method, quantizer)
     files, mixture = _read_data(recipe.data, objective)
-    tokenizer = load_tokenizer(base)
+    tokenizer = tokenizer_of(base)
     prompt_format = recipe.data.prompt_format
     if prompt_format == "auto":
         prompt_format = choose_format(mixture.train, tokenizer)

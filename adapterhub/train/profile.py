@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from adapterhub.models import compute_device, cpu_has_bf16
+from adapterhub.models import compute_device, cpu_has_bf16, may_accelerate
 from adapterhub.train.scale import world
 
 if TYPE_CHECKING:
@@ -54,18 +52,35 @@ class Profile:
         return ", ".join(parts)
 
 
-def choose_profile(plan: Plan) -> Profile:
-    """The profile of a run on this machine; loads no weights."""
-    device = compute_device()
-    on_cpu = device.type == "cpu"
+def choose_profile(plan: Plan, threads: int | None = None) -> Profile:
+    """The profile of a run on this machine; loads no weights.
+
+    threads: those of torch on the CPU, where they are known. Then torch is not imported where the
+    CPU is all that there is.
+    """
+    device = "cpu" if threads and not may_accelerate() else str(compute_device())
+    on_cpu = device == "cpu"
     stored = _STORED.get(plan.base.dtype, plan.base.dtype)
     weights = "float32" if on_cpu and not cpu_has_bf16() else stored
-    bfloat16 = not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return Profile(
-        device=str(device),
+        device=device,
         weights=plan.quantizer.name if plan.quantizer else weights,
-        autocast="bfloat16" if bfloat16 else None,
+        autocast=None if on_cpu else _gpu_dtype(),
         checkpointing=plan.recipe.training.gradient_checkpointing,
         processes=world(),
-        threads=torch.get_num_threads() if on_cpu else None,
+        threads=(threads or torch_threads()) if on_cpu else None,
     )
+
+
+def torch_threads() -> int:
+    """How many threads torch computes with on a CPU."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _gpu_dtype() -> str | None:
+    import torch
+
+    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bfloat16" if supported else None

@@ -1,11 +1,9 @@
-"""What the model sees: token rows, their labels, and batches of them."""
+"""What the model sees: token rows and their labels. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from adapterhub.data import encode, encode_rejected, encode_turns, stop_token
 from adapterhub.data.prompt import PromptFormat
@@ -13,16 +11,14 @@ from adapterhub.errors import AdzError, usage_error
 from adapterhub.protocols import Example
 from adapterhub.train.row_store import IGNORED, Row, StoredRows, keep_rows
 
-__all__ = [
-    "IGNORED", "Batch", "Collator", "LengthGroups", "Row", "Rows", "Shuffled", "choose_pad",
-    "make_rows",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from adapterhub.train.plan import Plan
 
-Batch = dict[str, torch.Tensor]
+__all__ = ["IGNORED", "Row", "Rows", "choose_pad", "make_rows", "rows_of"]
 
 
-class Rows(torch.utils.data.Dataset[Row]):
-    """Rows as torch and transformers want them; `skipped` were longer than `max_length`."""
+class Rows:
+    """A data set as torch and transformers want it; `skipped` were longer than `max_length`."""
 
     def __init__(self, rows: Sequence[Row], skipped: int = 0) -> None:
         self.rows = rows
@@ -48,6 +44,17 @@ class Rows(torch.utils.data.Dataset[Row]):
     def tokens(self) -> int:
         """All tokens, prompts included."""
         return sum(self.lengths)
+
+
+def rows_of(plan: Plan) -> tuple[Rows, Rows]:
+    """Training and held-out rows as tokens; of the latter at most `training.eval_rows`."""
+    training = plan.recipe.training
+    longest = training.max_length
+    every = plan.recipe.data.answers == "all"
+    arguments = (plan.tokenizer, plan.prompt_format, longest)
+    train_rows = make_rows(plan.train, *arguments, every_answer=every)
+    held = plan.holdout[: training.eval_rows]
+    return train_rows, make_rows(held, *arguments, every_answer=every)
 
 
 def make_rows(
@@ -120,84 +127,3 @@ def choose_pad(tokenizer: Any, stop: int) -> int:
             return int(found)
     spare = [i for i in sorted(tokenizer.all_special_ids) if i not in taken]
     return int(spare[0]) if spare else next(i for i in range(len(tokenizer)) if i != stop)
-
-
-class Collator:
-    """Pads rows on the right: input_ids, attention_mask, labels, each (rows, longest) int64."""
-
-    def __init__(self, pad: int) -> None:
-        self.pad = pad
-
-    def __call__(self, rows: Sequence[Row]) -> Batch:
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), self.pad)
-        mask = torch.zeros((len(rows), longest), dtype=torch.int64)
-        labels = torch.full((len(rows), longest), IGNORED)
-        for index, row in enumerate(rows):
-            length = len(row.ids)
-            ids[index, :length] = torch.tensor(row.ids)
-            mask[index, :length] = 1
-            labels[index, :length] = torch.tensor(row.labels)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-class Shuffled(torch.utils.data.Sampler[int]):
-    """A random order of `rows` rows.
-
-    Depends on the seed and the epoch alone: a resumed run sees the rows that an unbroken one
-    would have seen.
-    """
-
-    def __init__(self, rows: int, seed: int) -> None:
-        self.rows = rows
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer at the start of an epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        yield from self.order(generator)
-
-    def order(self, generator: torch.Generator) -> Iterator[int]:
-        """The rows of this epoch."""
-        yield from torch.randperm(self.rows, generator=generator).tolist()
-
-
-class LengthGroups(Shuffled):
-    """An order in which rows of a batch are about equally long, so that little is padding.
-
-    Such batches are no fair samples of the rows: an adapter may learn less from as many steps (see
-    docs/training-speed.md).
-    """
-
-    # Within so many batches rows are sorted by length: padding falls, and the order stays random.
-    WINDOW = 50
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        super().__init__(len(lengths), seed)
-        self.lengths = lengths
-        self.batch_size = batch_size
-
-    def order(self, generator: torch.Generator) -> Iterator[int]:
-        """The rows of this epoch, batch after batch."""
-        order = list(super().order(generator))
-        size = self.batch_size * self.WINDOW
-        batches = []
-        for begin in range(0, len(order), size):
-            window = sorted(order[begin : begin + size], key=self.lengths.__getitem__)
-            batches += [
-                window[i : i + self.batch_size] for i in range(0, len(window), self.batch_size)
-            ]
-        # Only the last batch may be short: the Trainer cuts the order every `batch_size` rows.
-        whole = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = [batch for batch in batches if len(batch) < self.batch_size]
-        for place in torch.randperm(len(whole), generator=generator).tolist():
-            yield from whole[place]
-        for batch in rest:
-            yield from batch

@@ -10,9 +10,10 @@ import torch
 
 from adapterhub.manifest import BaseRecord
 from adapterhub.moments import MeasuredMoments
+from adapterhub.train.batches import Batch, Collator
 from adapterhub.train.plan import Plan
 from adapterhub.train.recipe import TrainRecipe
-from adapterhub.train.rows import Batch, Collator, Rows
+from adapterhub.train.rows import Rows
 
 
 @dataclass(slots=True)

@@ -16,10 +16,10 @@ import torch
 from transformers import PreTrainedModel
 
 from adapterhub import protocols
+from adapterhub.train.batches import Batch
 from adapterhub.train.fused import Layer, gated_mlp, low_rank_linear, rms_norm
 from adapterhub.train.loss import completion_loss, evaluating
 from adapterhub.train.memory import dense_weight, keep_freed_memory
-from adapterhub.train.rows import Batch
 from adapterhub.train.tree import ATTENTION
 
 TOLERANCE = 1e-4

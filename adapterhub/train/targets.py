@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from adapterhub.bases.outline import BaseModule, Layout
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,44 @@ def report_targets(model: Any, layers: Collection[str]) -> TargetReport:
         _count(_name(layer) or type(model).__name__ for layer in layers),
         dict(sorted(frozen.items())),
     )
+
+
+def read_layout(model: Any) -> Layout:
+    """The layout of a base, whose parameters are all frozen; shapes are enough (`meta`)."""
+    output = model.get_output_embeddings()
+    named = [(name, module) for name, module in model.named_modules() if name]
+    return Layout(
+        tuple(_base_module(name, module) for name, module in named),
+        next((name for name, module in named if module is output), None),
+        any(p.dim() > 2 for p in model.parameters()),
+    )
+
+
+def foretell_targets(layout: Layout, adapted: Mapping[str, int]) -> TargetReport:
+    """The report of a model that need not be made. adapted: the trainable parameters in each
+    adapted module, by its name; all of them are new ones."""
+    # A name ends where the next begins with a point, so the whole ones of a path are its starts.
+    frozen: Counter[str] = Counter()
+    for module in layout.modules:
+        parts = module.name.split(".")
+        if not any(".".join(parts[:end]) in adapted for end in range(1, len(parts) + 1)):
+            frozen.update(module.matrices)
+    return TargetReport(
+        sum(adapted.values()), _count(map(_name, adapted)), dict(sorted(frozen.items()))
+    )
+
+
+def _base_module(name: str, module: Any) -> BaseModule:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    size = None
+    if type(module) is torch.nn.Linear:
+        size = (module.in_features, module.out_features)
+    elif type(module) is Conv1D:
+        size = (module.nx, module.nf)
+    linear = hasattr(module, "in_features") or isinstance(module, Conv1D)
+    return BaseModule(name, linear, size, tuple(_matrices(name, module)))
 
 
 def _name(layer: str) -> str:

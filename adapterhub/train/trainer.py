@@ -15,9 +15,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from adapterhub import protocols
 from adapterhub.train import reports
+from adapterhub.train.batches import LengthGroups, Shuffled
 from adapterhub.train.profile import choose_profile
 from adapterhub.train.recipe import TrainingOptions
-from adapterhub.train.rows import LengthGroups, Shuffled
 from adapterhub.train.scale import rank, world
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from adapterhub.train.rows import IGNORED, Batch
+from adapterhub.train.batches import Batch
+from adapterhub.train.rows import IGNORED
 
 ATTENTION = "adapterhub_tree"
 """The name under which transformers finds the attention of a tree."""

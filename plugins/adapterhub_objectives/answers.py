@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainingArguments
 
+from adapterhub.train.batches import Batch
 from adapterhub.train.loss import answer_log_probs, evaluating
-from adapterhub.train.rows import Batch, Row, Rows
+from adapterhub.train.rows import Row, Rows
 from adapterhub.train.run import Run
 from adapterhub.train.trainer import RunTrainer, products, trainer_settings
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
+from adapterhub.train.batches import Batch
 from adapterhub.train.loss import answer_log_probs
-from adapterhub.train.rows import IGNORED, Batch
+from adapterhub.train.rows import IGNORED
 from adapterhub.train.run import Run
 from adapterhub_objectives.answers import AnswersTrainer
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from adapterhub.errors import usage_error
+from adapterhub.train.batches import Batch
 from adapterhub.train.loss import answer_log_probs
-from adapterhub.train.rows import Batch, Row
+from adapterhub.train.rows import Row
 from adapterhub.train.run import Run
 from adapterhub_objectives.answers import AnswersTrainer, Judged
 

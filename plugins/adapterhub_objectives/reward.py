@@ -18,8 +18,9 @@ from adapterhub.errors import usage_error
 from adapterhub.models import compute_device, load_adapter, load_base, load_tokenizer
 from adapterhub.plugins import open_registry
 from adapterhub.protocols import Example
+from adapterhub.train.batches import Batch, Collator
 from adapterhub.train.loss import last_logits
-from adapterhub.train.rows import Batch, Collator, Row, choose_pad
+from adapterhub.train.rows import Row, choose_pad
 from adapterhub.train.run import Run
 from adapterhub_objectives.answers import AnswersTrainer
 

@@ -48,7 +48,8 @@ class Entry:
     option that must be given. fixed: fields that the method sets, by PEFT's names. lr: the
     suggested peak learning rate, None for the general default. impl: `module:class` of this
     package. quantizers: those that it was seen to train over, unchanged at the start where it
-    changes nothing over plain floats; the others are refused for the reason.
+    changes nothing over plain floats; the others are refused for the reason. forecast: a function
+    of `forecast` that tells what it would train.
     """
 
     type: str
@@ -60,6 +61,7 @@ class Entry:
     facts: Mapping[str, Any] = field(default_factory=dict)
     quantizers: tuple[str, ...] = OVER_LINEAR
     quantizer_reason: str = UNTRIED
+    forecast: str | None = None
 
 
 def _changes(**facts: Any) -> dict[str, Any]:
@@ -85,16 +87,19 @@ _LISTED: Mapping[str, Entry] = {
         "LORA", "Low-rank updates of linear layers", 5e-4, LORA, impl="lora:Lora",
         facts=_changes(vllm=True),
         quantizers=ANY_QUANTIZER,
+        forecast="lora",
     ),
     "rslora": Entry(
         "LORA", "LoRA scaled by alpha / sqrt(r), for high ranks", 2e-4, LORA | {"alpha": 16},
         {"use_rslora": True}, "lora:Lora", _changes(vllm=True),
         quantizers=ANY_QUANTIZER,
+        forecast="lora",
     ),
     "dora": Entry(
         "LORA", "LoRA with the magnitude of each weight learnt apart", 5e-4, LORA,
         {"use_dora": True}, "lora:Lora", _changes(), (*FOUR_BITS, "torchao", "hqq"),
         "PEFT and bitsandbytes lose the scales of 8-bit weights after the first step",
+        forecast="lora",
     ),
     "pissa": Entry(
         "LORA", "LoRA that begins at the largest singular values of the weights", 2e-4,
@@ -104,16 +109,19 @@ _LISTED: Mapping[str, Entry] = {
     "eva": Entry(
         "LORA", "LoRA that begins at the main directions of the activations on the data", 5e-4,
         LORA, {"init_lora_weights": "eva"}, "lora:Eva", _changes(vllm=True), OVER_ANY_LAYER,
+        forecast="lora",
     ),
     "loftq": Entry(
         "LORA", "LoRA that begins at what a 4-bit quantizer loses", 5e-4, LORA,
         {"init_lora_weights": True}, "lora:LoftQ", {"needs_quantizer": True}, FOUR_BITS,
         "it makes up for what 4 bits of bitsandbytes lose",
+        forecast="lora",
     ),
     "adalora": Entry(
         "ADALORA", "LoRA that moves rank to the layers that need it", 1e-3,
         ALL | {"init_r": 24, "target_r": 16, "alpha": 32}, impl="adalora:AdaLora",
         facts=_changes(),
+        forecast="adalora",
     ),
     "ia3": Entry(
         "IA3", "One learnt scale an activation: few parameters", 1e-2,

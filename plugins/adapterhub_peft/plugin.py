@@ -21,6 +21,7 @@ def adapterhub_methods() -> Iterable[specs.Method]:
             config=f"adapterhub_peft.options:{name}",
             requires=("torch", "transformers", "peft", *needs),
             install_hint="pip install 'adapterhub[train]'",
+            forecast=f"adapterhub_peft.forecast:{entry.forecast}" if entry.forecast else None,
             quantizers=entry.quantizers,
             quantizer_reason=entry.quantizer_reason,
             **facts,

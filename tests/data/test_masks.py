@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from adapterhub.data import stop_token
 from adapterhub.errors import AdzError
 from adapterhub.protocols import Example
-from adapterhub.train.gates import preview
+from adapterhub.train.row_gates import preview
 from adapterhub.train.rows import make_rows
 
 HERE = Path(__file__).parent

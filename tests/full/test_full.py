@@ -40,9 +40,10 @@ def train(adz, rows, tiny_base):
 def test_the_weights_are_those_of_an_independent_run(train, tiny_base, rows):
     """The same steps by hand: plain PyTorch over the same batches in the same order."""
     from adapterhub.models import load_tokenizer
+    from adapterhub.train.batches import Collator, Shuffled
     from adapterhub.train.plan import make_plan
     from adapterhub.train.recipe import TrainRecipe
-    from adapterhub.train.rows import Collator, Shuffled, make_rows
+    from adapterhub.train.rows import make_rows
 
     flags = ("-o", "training.warmup=0", "-o", "training.schedule=constant", "-o", "training.clip=0")
     made = train(*flags)

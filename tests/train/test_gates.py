@@ -15,8 +15,10 @@ from adapterhub import specs
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
 from adapterhub.plugins import load_plugins
 from adapterhub.train import gates
+from adapterhub.train.batches import Collator
 from adapterhub.train.memory import dense_weight
-from adapterhub.train.rows import Collator, Row, Rows
+from adapterhub.train.row_gates import check_rows
+from adapterhub.train.rows import Row, Rows
 from adapterhub.train.targets import report_targets
 
 STOP, PAD = 3, 0
@@ -39,23 +41,23 @@ def refused(message: str) -> Any:
 
 
 def test_sound_rows_pass() -> None:
-    gates.check_rows(SOUND, STOP, PAD)
+    check_rows(SOUND, STOP, PAD)
 
 
 def test_a_row_that_does_not_stop_is_refused() -> None:
     with refused("row 2 does not end with the stop token") as caught:
-        gates.check_rows(Rows([SOUND[0], Row((8, 9, 7), 1)]), STOP, PAD)
+        check_rows(Rows([SOUND[0], Row((8, 9, 7), 1)]), STOP, PAD)
     assert caught.value.exit_code == EXIT_VERIFICATION
 
 
 def test_a_row_whose_stop_is_not_scored_is_refused() -> None:
     with refused("row 1 has no token that is scored"):
-        gates.check_rows(Rows([Row((8, 9, STOP), 3)]), STOP, PAD)
+        check_rows(Rows([Row((8, 9, STOP), 3)]), STOP, PAD)
 
 
 def test_padding_that_is_the_stop_token_is_refused() -> None:
     with refused("the padding token is the stop token"):
-        gates.check_rows(SOUND, STOP, STOP)
+        check_rows(SOUND, STOP, STOP)
 
 
 def test_the_gradient_reaches_every_layer_and_nothing_is_left_behind(tiny_base_dir: Path) -> None:

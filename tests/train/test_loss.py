@@ -16,8 +16,9 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
+from adapterhub.train.batches import Collator
 from adapterhub.train.loss import completion_loss, mean_loss
-from adapterhub.train.rows import Collator, Row, Rows
+from adapterhub.train.rows import Row, Rows
 
 ROWS = [Row((5, 6, 7, 8, 9), 2), Row((15, 16, 17), 1), Row((3, 40, 41, 42), 3), Row((8, 9), 0)]
 

@@ -19,7 +19,8 @@ from adapterhub.models import load_adapter
 from adapterhub.moments import INPUT_MOMENTS, MomentsFile
 from adapterhub.protocols import InputMoments, Registry
 from adapterhub.train.moments import MomentSketch
-from adapterhub.train.pipeline import rows_of, train
+from adapterhub.train.pipeline import train
+from adapterhub.train.rows import rows_of
 
 Trained = Callable[..., Version]
 

@@ -19,7 +19,7 @@ from adapterhub.protocols import Registry
 from adapterhub.train import pipeline
 from adapterhub.train.directory import last_checkpoint, run_directory
 from adapterhub.train.pipeline import train
-from adapterhub.train.rows import Rows
+from adapterhub.train.rows import Rows, rows_of
 
 METHODS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
 
@@ -265,7 +265,7 @@ def test_the_loss_is_scored_while_training_when_asked(trained: Trained, registry
 
 def test_held_out_rows_are_never_trained_on(plan_for: Callable[..., Any]) -> None:
     plan = plan_for()
-    rows: tuple[Rows, Rows] = pipeline.rows_of(plan)
+    rows: tuple[Rows, Rows] = rows_of(plan)
     assert len(rows[0]) + len(rows[1]) == 40
     assert not {row.ids for row in rows[0]} & {row.ids for row in rows[1]}
 

@@ -17,6 +17,7 @@ from adapterhub.manifest import Version
 from adapterhub.protocols import Registry
 from adapterhub.train import pipeline
 from adapterhub.train.pipeline import train
+from adapterhub.train.rows import rows_of
 from adapterhub_quantize.options import FourBitOptions
 from adapterhub_quantize.quantizers import Fp4, Nf4
 
@@ -126,7 +127,7 @@ def test_the_loss_over_the_base_that_serves_is_measured_too(
     tiny_base_dir: Path,
 ) -> None:
     plan = plan_for(quantizer={"name": "nf4"}, training={"max_steps": 6})
-    _, holdout = pipeline.rows_of(plan)
+    _, holdout = rows_of(plan)
     version = train(plan, registry, progress)
     metrics = version.manifest.metrics
     base = AutoModelForCausalLM.from_pretrained(tiny_base_dir, dtype=torch.float32)

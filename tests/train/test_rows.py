@@ -14,16 +14,9 @@ from transformers import AutoTokenizer
 from adapterhub.data import stop_token
 from adapterhub.errors import AdzError
 from adapterhub.protocols import Example
-from adapterhub.train.gates import preview
-from adapterhub.train.rows import (
-    IGNORED,
-    Collator,
-    LengthGroups,
-    Row,
-    Shuffled,
-    choose_pad,
-    make_rows,
-)
+from adapterhub.train.batches import Collator, LengthGroups, Shuffled
+from adapterhub.train.row_gates import preview
+from adapterhub.train.rows import IGNORED, Row, choose_pad, make_rows
 
 
 @pytest.fixture

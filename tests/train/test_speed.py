@@ -20,8 +20,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from adapterhub.train.batches import Collator
 from adapterhub.train.loss import completion_loss
-from adapterhub.train.rows import Collator, Row
+from adapterhub.train.rows import Row
 from adapterhub.train.speed import Ranges, quickened
 from adapterhub.train.tree import FEW_NODES, plant
 from adapterhub_peft.methods import PeftMethod
