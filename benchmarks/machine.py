@@ -16,6 +16,13 @@ def machine() -> str:
     return f"{model}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
+def accelerator() -> str | None:
+    """The GPU that torch computes on, by its name; None where there is none."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
 def file_system(path: Path) -> str:
     """The type of the file system that `path` lies on, such as `ext4`."""
     best = ("", "?")

@@ -75,8 +75,9 @@ class Adapters:
             joint += train[: self.steps_of(task) * BATCH]
         (self.hub.home / "data" / "joint.jsonl").write_text("".join(joint), encoding="utf-8")
 
-    def train(self, task: Task, seed: int) -> str:
-        """Train the task's adapter of one seed where it is not there; its name."""
+    def train(self, task: Task, seed: int, *options: str) -> str:
+        """Train the task's adapter of one seed where it is not there; its name. options: more
+        for this task."""
         return self._train(
             f"{task.name}-{seed}",
             self.rows(task, "train"),
@@ -88,6 +89,7 @@ class Adapters:
                 f"training.max_steps={self.steps_of(task)}",
                 f"training.lr={task.lr}",
                 *self.options,
+                *options,
             ),
         )
 
@@ -150,7 +152,7 @@ def adz(home: Path, *arguments: str) -> None:
     """Run a command as a user would; its messages go to stderr."""
     print("$ adz " + " ".join(arguments), file=sys.stderr, flush=True)
     environment = {**os.environ, "ADZ_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    command = [str(Path(sys.executable).with_name("adz")), *arguments]
+    command = [sys.executable, "-m", "adapterhub.cli", *arguments]
     # File descriptor 2 is stderr, whatever a caller has put in the place of sys.stderr.
     done = subprocess.run(command, env=environment, check=False, stdout=2)
     if done.returncode:

@@ -19,7 +19,7 @@ from adapterhub.data import encode_prompt
 from adapterhub.evaluate.tasks import EvaluationTask, read_tasks
 from adapterhub.generate import Sampling, generate, stop_tokens
 from adapterhub.manifest import BaseRecord
-from adapterhub.models import load_base, load_tokenizer
+from adapterhub.models import compute_device, load_base, load_tokenizer
 from adapterhub.plugins import load_plugins
 from quality.adapters import Adapters, Task
 
@@ -28,6 +28,7 @@ Points = dict[str, list[float]]
 
 _PREFIX = "base_model.model."
 _BATCH = 64
+_GPU_BATCH = 256
 
 
 class Cells:
@@ -78,7 +79,7 @@ class Scorer:
 
     def __init__(self, adapters: Adapters, base: BaseRecord) -> None:
         self._adapters = adapters
-        self._model: Any = load_base(base)
+        self._model: Any = load_base(base).to(compute_device())
         self._tokenizer: Any = load_tokenizer(base)
         self._plain = {
             name: parameter.detach().clone() for name, parameter in self._model.named_parameters()
@@ -135,8 +136,9 @@ class Scorer:
     def _answers(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[str]:
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         answers = [""] * len(prompts)
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
+        size = _BATCH if self._model.device.type == "cpu" else _GPU_BATCH
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
             done = generate(
                 self._model,
                 self._tokenizer,
@@ -152,7 +154,8 @@ class Scorer:
     def fold(self, directory: Path | None, scale: float = 1.0) -> Any:
         """The model with the adapter in `directory` in its weights, or as it was for None."""
         parameters = dict(self._model.named_parameters())
-        deltas = dict(updates(directory)) if directory else {}
+        device = self._model.device
+        deltas = dict(updates(directory, device)) if directory else {}
         for name in self._changed - deltas.keys():
             parameters[name].copy_(self._plain[name])
         for name, (b, a, own) in deltas.items():
@@ -161,11 +164,13 @@ class Scorer:
         return self._model
 
 
-def updates(directory: Path) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor, float]]]:
+def updates(
+    directory: Path, device: torch.device
+) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor, float]]]:
     """The weights that a LoRA directory changes: name, and (b, a, scale) in float32."""
     config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
     scale = config["lora_alpha"] / config["r"]
-    tensors = load_file(directory / "adapter_model.safetensors")
+    tensors = load_file(directory / "adapter_model.safetensors", device=str(device))
     for name, a in tensors.items():
         if name.endswith("lora_A.weight"):
             b = tensors[name.replace("lora_A", "lora_B")]

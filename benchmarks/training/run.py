@@ -41,13 +41,15 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
 
 def trl(spec: dict[str, Any]) -> dict[str, Any]:
-    """TRL's SFTTrainer as its documentation shows it; `tuned`: fp32 and no checkpointing."""
+    """TRL's SFTTrainer as its documentation shows it; `tuned`: no checkpointing, and fp32 where
+    there is no GPU. schedule, targets: by TRL's names."""
     from datasets import load_dataset
     from peft import LoraConfig, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
     from trl import SFTConfig, SFTTrainer
 
-    tuned = {"bf16": False, "gradient_checkpointing": False} if spec["tuned"] else {}
+    on_gpu = torch.cuda.is_available()
+    tuned = {"bf16": on_gpu, "gradient_checkpointing": False} if spec["tuned"] else {}
     model: Any = spec["base"]
     if spec.get("nf4"):
         quantized = BitsAndBytesConfig(
@@ -64,11 +66,11 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         settings = SFTConfig(
-            output_dir=folder, use_cpu=True, per_device_train_batch_size=BATCH,
+            output_dir=folder, use_cpu=not on_gpu, per_device_train_batch_size=BATCH,
             learning_rate=spec.get("lr", LR), num_train_epochs=spec["epochs"],
             max_steps=spec["steps"], seed=spec.get("seed", SEED), report_to="none",
             logging_steps=1, save_strategy="no", disable_tqdm=True, warmup_steps=spec["warmup"],
-            **tuned,
+            lr_scheduler_type=spec.get("schedule", "linear"), **tuned,
         )  # fmt: skip
         trainer = SFTTrainer(
             model=model,
@@ -76,7 +78,10 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
             train_dataset=rows,
             processing_class=AutoTokenizer.from_pretrained(spec["base"]),
             peft_config=LoraConfig(
-                r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"
+                r=RANK,
+                lora_alpha=2 * RANK,
+                target_modules=spec.get("targets", "all-linear"),
+                task_type="CAUSAL_LM",
             ),
             callbacks=[clock],
         )
@@ -124,6 +129,7 @@ def ours(spec: dict[str, Any], train: Any = None) -> dict[str, Any]:
     registry = open_registry()
     recipe = TrainRecipe(
         name="speed",
+        base=spec.get("base_name"),
         data={"train": spec["train"], "holdout": 0.0},
         method={"name": "lora", "r": RANK, "alpha": 2 * RANK},
         quantizer="nf4" if spec.get("nf4") else None,
@@ -169,6 +175,7 @@ def _facts(clock: Clock, seen: list[int], losses: list[float], held: float) -> d
         "losses": losses,
         "holdout_loss": held,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak_gpu_gb": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0,
     }
 
 
@@ -184,7 +191,8 @@ def _holdout(model: Any, spec: dict[str, Any]) -> float:
         row = json.loads(line)
         prompt = tokenizer(row["prompt"])["input_ids"]
         whole = [*prompt, *tokenizer(row["completion"])["input_ids"], tokenizer.eos_token_id]
-        logits = model(input_ids=torch.tensor([whole])).logits[0, len(prompt) - 1 : -1].float()
+        ids = torch.tensor([whole], device=model.device)
+        logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().cpu()
         target = torch.tensor(whole[len(prompt) :])
         total += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum"))
         count += len(target)
