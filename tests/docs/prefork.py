@@ -25,6 +25,7 @@ FORK = multiprocessing.get_context("fork")
 # process ends that was forked for it. Python that needs none of the imports stays itself.
 PROGRAM = """#!{python} -IS
 import json, os, signal, socket, sys
+HANDLED = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 words = sys.argv[1:]
 if {program!r} == "python" and not any("adapterhub" in word for word in words[:2]):
     os.execv({python!r}, [{python!r}, *words])
@@ -35,11 +36,12 @@ with socket.socket(socket.AF_UNIX) as server:
     server.sendall(json.dumps(told).encode() + b"\\n")
     answers = server.makefile()
     process = int(answers.readline())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in HANDLED:
         signal.signal(number, lambda number, frame: os.kill(process, number))
     code = int(answers.readline())
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """
@@ -120,7 +122,8 @@ def run(
 
         sys.argv = ["adz", *words]
         sys.exit(adz())
-    kind, what, *sys.argv[1:] = words
+    kind, what, *rest = words
+    sys.argv = [kind, *rest]
     if kind == "-m":
         runpy.run_module(what, run_name="__main__", alter_sys=True)
     else:
