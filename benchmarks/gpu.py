@@ -276,12 +276,14 @@ def main() -> None:
         run_group(home, given.group)
         return
     prepare(home)
+    found: list[Found] = []
     with ThreadPoolExecutor(given.jobs) as pool:
-        groups = pool.map(partial(in_process, home, given.seconds), given.groups)
-    text = page([one for group in groups for one in group])
-    if given.page:
-        given.page.write_text(text, encoding="utf-8")
-    print(text)
+        for group in pool.map(partial(in_process, home, given.seconds), given.groups):
+            found += group
+            if given.page:
+                # A run that is broken off keeps its whole groups.
+                given.page.write_text(page(found), encoding="utf-8")
+    print(page(found))
 
 
 if __name__ == "__main__":
