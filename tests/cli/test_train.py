@@ -212,7 +212,8 @@ def test_a_short_training_lowers_the_held_out_loss_of_the_real_base(
 ) -> None:
     data = Path(__file__).parents[2] / "examples" / "data" / "wordnet.train.jsonl"
     done = adz("train", "--data", data, "--json", "-o", "training.max_steps=6", "-o",
-               "training.lr=1e-3", "-o", "training.eval_rows=32")  # fmt: skip
+               "training.batch_size=8", "-o", "training.lr=1e-3",
+               "-o", "training.eval_rows=32")  # fmt: skip
     assert done.code == 0, done.err
     metrics = json.loads(done.out)["metrics"]
     assert metrics["holdout_loss"] < 0.8 * metrics["holdout_loss_base"]
