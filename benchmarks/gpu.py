@@ -88,7 +88,7 @@ def cases(group: str) -> list[Case]:
         "methods-1": [Case(m, m) for m in ("rslora", "dora", "pissa", "eva", "full")],
         "methods-2": [Case(m, m) for m in ("ia3", "vera", "boft", "oft")],
         "methods-3": [
-            *(Case(m, m) for m in ("adalora", "prompt_tuning", "prefix_tuning", "bottleneck")),
+            *(Case(m, m) for m in ("adalora", "prompt", "prefix", "bottleneck")),
             Case("loftq", "loftq", quantizer="nf4"),
         ],
         "preference": [

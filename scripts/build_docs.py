@@ -147,8 +147,8 @@ def method_reference() -> str:
 _QUANTIZERS = """
     `adz train --quantizer NAME` holds the base so while it trains, `adz base quantize BASE --with
     NAME` stores it so. All are tested on a CPU but `gptq` and `awq`, which are not tried: gptqmodel
-    7.7 wants torch 2.14 and transformers 5.20, and adz is tested with 2.13 and 5.19. No test runs
-    on a GPU.
+    7.7 wants torch 2.14 and transformers 5.20, and adz is tested with 2.13 and 5.19. All but
+    these two ran on a GPU ([gpu.md](gpu.md)); the tests run without one.
 
     `hqq` loads the base in floats and quantises its linear layers then; it stores no base, because
     transformers 5 cannot load one. `torchao` is 8-bit only: PEFT trains over no 4-bit weights of

@@ -263,7 +263,7 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
             served = method.load(_load(run.plan, quantized=False), payload)
             run.facts["holdout_loss_served"] = holdout_loss(run, served)
     elif run.plan.method.mergeable and not run.plan.is_quantised:
-        # Merging writes into the weights of the adapted layers, which others share.
+        # Merging writes into weights, which others share.
         plain: Any = share_weights(ground.base, _weights_of(run, ground.base))
         if plain.dtype != torch.float32 and has_room(plain, torch.float32):
             # Short weights round the sum away, which says nothing of the method.
@@ -275,9 +275,15 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
         gates.check_base(ground.logits, gates.probe(ground.base, run.train_rows, run.collate))
 
 
-def _weights_of(run: Run, base: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """The weights of the base's layers that a run adapts. In its model they may lie elsewhere, and
-    the layers' names have something in front."""
+def _weights_of(run: Run, base: Any) -> Iterator[torch.Tensor]:
+    """What a merge may write into: all of the base but the embeddings and the output layer, where
+    the run does not adapt them.
+
+    Of a layer that shares what is trained with others, as in TinyLoRA, only one is among
+    `run.layers`, whose names have something in front of the base's.
+    """
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
     for name, module in base.named_modules():
-        if any(layer == name or layer.endswith(f".{name}") for layer in run.layers):
-            yield from module.parameters()
+        adapted = any(layer == name or layer.endswith(f".{name}") for layer in run.layers)
+        if adapted or module not in ends:
+            yield from module.parameters(recurse=False)

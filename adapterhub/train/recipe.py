@@ -110,7 +110,7 @@ class TrainingOptions(_Options):
     """How often `cosine-restarts` begins anew at the peak."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
     """All but adamw are those of bitsandbytes: a state in 8 bits, or one that moves to the CPU's
-    memory where the GPU's is full (paged; GPU unproven)."""
+    memory where the GPU's is full (paged, for GPUs only)."""
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, ge=0)
     """The largest norm of the gradient; 0: not clipped."""
