@@ -15,6 +15,7 @@ setup:  ## Make .venv and install everything.
 
 test: setup  ## Run the tests; PYTEST='-k merge' narrows them.
 	@bash scripts/setup_peers.sh
+	@bash scripts/setup_extras.sh
 	@bash scripts/run_tests.sh $(PYTEST)
 
 demo: setup  ## Train, merge, serve and compare on a real model; N rows a task.

@@ -18,7 +18,9 @@ first=$!
 trap 'kill "$first" 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
 "${PYTEST[@]}" -m "not extras" "${FIRST[@]/#/--ignore=}" || status=$?
-.venv/extras/bin/python -m pytest -m extras "${WITH_EXTRAS[@]}" || status=$?
+if [ -e .venv/extras/.setup ]; then
+    .venv/extras/bin/python -m pytest -m extras "${WITH_EXTRAS[@]}" || status=$?
+fi
 wait "$first" || status=$?
 echo "--- ${FIRST[*]}"
 cat "$log"

