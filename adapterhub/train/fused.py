@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear, silu
 
-Ranges = Sequence[tuple[int, int, float]]
+Spans = Sequence[tuple[int, int, float]]
 """(begin, end, scale) for each pair of factors: the rows of x that it applies to."""
 
 
@@ -31,7 +31,7 @@ class LowRankLinear(torch.autograd.Function):
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        ranges: Ranges,
+        ranges: Spans,
         *factors: torch.Tensor,
     ) -> torch.Tensor:
         result, inner = _product(x, weight, bias, ranges, factors)
@@ -52,7 +52,7 @@ def _product(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    ranges: Ranges,
+    ranges: Spans,
     factors: Sequence[torch.Tensor],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The layer's output and x A^T of each range."""
@@ -67,7 +67,7 @@ def _product(
 def _gradients(
     g: torch.Tensor,
     x: torch.Tensor,
-    ranges: Ranges,
+    ranges: Spans,
     factors: Sequence[torch.Tensor],
     inner: Sequence[torch.Tensor],
     dx: torch.Tensor | None,
@@ -91,7 +91,7 @@ class Layer:
 
     weight: torch.Tensor
     bias: torch.Tensor | None
-    ranges: Ranges
+    ranges: Spans
     factors: tuple[torch.Tensor, ...]
 
 

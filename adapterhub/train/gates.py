@@ -136,7 +136,7 @@ def check_merge(
 def check_base(before: torch.Tensor, after: torch.Tensor) -> None:
     """The base answers as it did before the adapter was trained and merged."""
     difference = _difference(before, after)
-    if difference > 1e-5:
+    if difference > RELOAD_TOLERANCE:
         raise refusal(
             f"the base was changed: its logits differ by {difference:.1e}",
             "the method writes into weights that it does not adapt; nothing is stored",
