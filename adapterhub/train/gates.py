@@ -11,12 +11,11 @@ import math
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from adapterhub.train.batches import Batch, Collator
-from adapterhub.train.loss import completion_loss, evaluating
+from adapterhub.train.loss import completion_loss, evaluating, last_logits
 from adapterhub.train.row_gates import refusal
 from adapterhub.train.rows import Rows
 
@@ -25,6 +24,9 @@ RELOAD_TOLERANCE = 1e-5
 
 MERGE_TOLERANCE = 1e-3
 """Largest difference of logits that merging may make, relative to the largest logit."""
+
+PROBED_ROWS, PROBED_TOKENS = 4, 16
+"""How many rows are answered to compare models, and after how many tokens of each, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +82,15 @@ def _random_state_kept(device: torch.device) -> AbstractContextManager[None]:
 
 @torch.no_grad()
 def probe(model: torch.nn.Module, rows: Rows, collate: Collator) -> torch.Tensor:
-    """Logits of the first rows, (rows, length, vocabulary) float32 on the CPU, padding zeroed."""
-    batch = collate([rows[index] for index in range(min(len(rows), 4))])
+    """Logits after the last tokens of the first rows, (tokens, vocabulary) float32 on the CPU.
+
+    Every token before them has a part in these; all positions would be as large as the base.
+    """
+    batch = collate([rows[index] for index in range(min(len(rows), PROBED_ROWS))])
     device = next(model.parameters()).device
     with evaluating(model):
-        output: Any = model(
-            input_ids=batch["input_ids"].to(device),
-            attention_mask=batch["attention_mask"].to(device),
-        )
-    length = batch["input_ids"].shape[1]
-    logits: torch.Tensor = output.logits[:, -length:].float().cpu()
-    return logits * batch["attention_mask"][..., None]
+        logits = last_logits(model, {k: v.to(device) for k, v in batch.items()}, PROBED_TOKENS)
+    return logits.cpu()
 
 
 def check_effect(base: torch.Tensor, adapted: torch.Tensor) -> None:

@@ -39,15 +39,14 @@ def answer_log_probs(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return sums.index_add(0, scored.nonzero()[:, 0], -losses)
 
 
-def last_logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """The logits after each row's last token: (rows, vocabulary) float32, with a gradient."""
-    lengths = batch["attention_mask"].sum(dim=1)
-    rows = torch.arange(len(lengths), device=lengths.device)
-    width = batch["input_ids"].shape[1]
-    with _only_scored(model, lambda hidden: hidden[:, -width:][rows, lengths - 1]):
-        output = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-        )
+def last_logits(model: torch.nn.Module, batch: Batch, tokens: int = 1) -> torch.Tensor:
+    """The logits after each of a row's last tokens, of all where it has fewer than `tokens`:
+    (sum of these over the rows, vocabulary) float32, with a gradient."""
+    mask = batch["attention_mask"]
+    width, left = mask.shape[1], mask.flip(1).cumsum(1).flip(1)
+    last = (mask > 0) & (left <= tokens)
+    with _only_scored(model, lambda hidden: hidden[:, -width:][last]):
+        output = model(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False)
     logits: torch.Tensor = output.logits.float()
     return logits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,7 +21,7 @@ from adapterhub.train import gates
 from adapterhub.train.batches import Collator
 from adapterhub.train.directory import alone, explained, last_checkpoint, run_directory
 from adapterhub.train.loss import mean_loss
-from adapterhub.train.memory import has_room
+from adapterhub.train.merge_gate import check_merged
 from adapterhub.train.moments import measure_moments
 from adapterhub.train.plan import Plan
 from adapterhub.train.profile import choose_profile
@@ -263,27 +263,6 @@ def _check_after(run: Run, ground: Ground, payload: Path) -> None:
             served = method.load(_load(run.plan, quantized=False), payload)
             run.facts["holdout_loss_served"] = holdout_loss(run, served)
     elif run.plan.method.mergeable and not run.plan.is_quantised:
-        # Merging writes into weights, which others share.
-        plain: Any = share_weights(ground.base, _weights_of(run, ground.base))
-        if plain.dtype != torch.float32 and has_room(plain, torch.float32):
-            # Short weights round the sum away, which says nothing of the method.
-            plain = plain.float()
-        own: Any = method.load(plain, payload)
-        adapted = gates.probe(own, run.train_rows, run.collate)
-        merged = gates.probe(own.merge_and_unload(), run.train_rows, run.collate)
-        run.facts["merge_difference"] = gates.check_merge(adapted, merged, plain.dtype)
+        difference = check_merged(run, ground.base, method, payload, again)
+        run.facts["merge_difference"] = difference
         gates.check_base(ground.logits, gates.probe(ground.base, run.train_rows, run.collate))
-
-
-def _weights_of(run: Run, base: Any) -> Iterator[torch.Tensor]:
-    """What a merge may write into: all of the base but the embeddings and the output layer, where
-    the run does not adapt them.
-
-    Of a layer that shares what is trained with others, as in TinyLoRA, only one is among
-    `run.layers`, whose names have something in front of the base's.
-    """
-    ends = (base.get_input_embeddings(), base.get_output_embeddings())
-    for name, module in base.named_modules():
-        adapted = any(layer == name or layer.endswith(f".{name}") for layer in run.layers)
-        if adapted or module not in ends:
-            yield from module.parameters(recurse=False)
