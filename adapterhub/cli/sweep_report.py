@@ -52,9 +52,9 @@ def _passes(result: Sweep) -> list[str]:
     if all(len(part.runs) == 1 for part in result.passes):
         return [f"trained one after the other: {result.passes[0].why}"]
     if len(result.passes) == 1:
-        return ["trained in one forward pass"]
+        return ["trained side by side"]
     return [
-        f"trained {'in one forward pass' if len(part.runs) > 1 else 'by itself'}: "
+        f"trained {'side by side' if len(part.runs) > 1 else 'by itself'}: "
         + ", ".join(labels[number] for number in part.runs)
         + (f" ({part.why})" if part.why else "")
         for part in result.passes

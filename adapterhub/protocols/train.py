@@ -124,7 +124,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class JointObjective(Objective, Protocol):
-    """An objective that trains several adapters in one forward pass."""
+    """An objective that trains several adapters side by side."""
 
     def joint_trainer(self, runs: Sequence[Any]) -> Any:
         """Return one trainer for runs over one base and the same rows, whose log entries carry

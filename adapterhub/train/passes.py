@@ -1,4 +1,4 @@
-"""Which runs of a sweep share a forward pass, and which have losses that may be compared."""
+"""Which runs of a sweep are trained side by side, and which have losses that may be compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapterhub.plugins import load_plugins
 from adapterhub.train.plan import Plan
 from adapterhub.train.recipe import TrainingOptions
 
-# What may differ between runs of one forward pass.
+# What may differ between runs of one pass.
 _OWN = ("lr", "weight_decay")
 _BATCHED_QUANTIZERS = (None, "nf4")
 
@@ -48,7 +48,7 @@ def share_passes(plans: Sequence[Plan]) -> list[Pass]:
 
 
 def why_apart(plans: Sequence[Plan]) -> str:
-    """Why these runs cannot share a forward pass; empty when they can."""
+    """Why these runs cannot be trained side by side; empty when they can."""
     first = plans[0]
     if any(plan.base.digests != first.base.digests for plan in plans):
         return "they have several bases"

@@ -29,9 +29,10 @@ by half of their last place."""
 
 @dataclass(slots=True)
 class Ranges:
-    """Which tokens of a forward pass belong to which adapter; None: all to the first."""
+    """Which tokens of a forward pass belong to which adapter, None for one without any; without
+    bounds all belong to the first."""
 
-    bounds: list[tuple[int, int]] | None = None
+    bounds: list[tuple[int, int] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class _Linear:
             # Frozen: autocast would cast it anew in every pass.
             self.held[dtype] = self.weight.to(dtype)
         bounds = ranges.bounds or [(0, tokens)]
-        own = [(place, pair) for place, pair in zip(bounds, self.pairs, strict=False) if pair]
+        pairs = zip(bounds, self.pairs, strict=False)
+        own = [(place, pair) for place, pair in pairs if place and pair]
         return Layer(
             self.held[dtype],
             None if self.bias is None else self.bias.to(dtype),

@@ -1,4 +1,4 @@
-"""Several recipes in one process: trained in one pass where they can be, else in turn.
+"""Several recipes in one process: trained side by side where they can be, else in turn.
 
 The runs of a sweep are versions of their names like any others; of those that may be compared
 the one with the lowest loss is tagged.

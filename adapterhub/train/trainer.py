@@ -128,6 +128,10 @@ class RunTrainer:
             # The Trainer divides a batch's mean by it.
             weight = self.step_rows / len(inputs["attention_mask"])
             trainer.current_gradient_accumulation_steps = weight
+        return self.forward_backward(model, inputs, *rest)
+
+    def forward_backward(self, model: Any, inputs: dict[str, Any], *rest: Any) -> torch.Tensor:
+        """Add the gradient of a batch to what is there, and return the loss."""
         loss: torch.Tensor = super().training_step(model, inputs, *rest)  # type: ignore[misc]
         return loss
 

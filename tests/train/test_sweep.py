@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 
 from adapterhub.errors import AdzError
 from adapterhub.protocols import Registry
+from adapterhub.train.loss import tree_losses
 from adapterhub.train.passes import comparable, why_apart
 from adapterhub.train.pipeline import train
 from adapterhub.train.sweep import combinations, sweep
+from adapterhub_objectives import sft
 
 PlanFor = Callable[..., Any]
 
@@ -28,9 +30,23 @@ def weights(registry: Registry, version: Any) -> dict[str, torch.Tensor]:
     return loaded
 
 
+@pytest.mark.parametrize(("enough", "parts"), [(10_000, {3}), (200, {2, 1}), (1, {1})])
 def test_one_pass_ends_where_separate_runs_end(
-    plan_for: PlanFor, registry: Registry, progress: Any
+    enough: int,
+    parts: set[int],
+    plan_for: PlanFor,
+    registry: Registry,
+    progress: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    together: set[int] = set()
+
+    def watched(model: Any, trees: Sequence[Any]) -> Any:
+        together.add(len(trees))
+        return tree_losses(model, trees)
+
+    monkeypatch.setattr(sft, "_ENOUGH_TOKENS", enough)
+    monkeypatch.setattr(sft, "tree_losses", watched)
     plans = [
         (f"r={r}", plan_for(method={"name": "lora", "r": r}, training={"lr": lr, "max_steps": 4}))
         for r, lr in ((2, 1e-2), (8, 3e-3), (4, 1e-3))
@@ -38,6 +54,7 @@ def test_one_pass_ends_where_separate_runs_end(
     assert why_apart([plan for _, plan in plans]) == ""
     alone = [train(plan, registry, progress) for _, plan in plans]
     done = sweep(plans, registry, progress)
+    assert together == parts
     assert [part.runs for part in done.passes] == [(0, 1, 2)]
     assert [member.error for member in done.members] == [None] * 3
     for member, single in zip(done.members, alone, strict=True):
