@@ -54,6 +54,22 @@ def load_base(
     return model.eval()
 
 
+def empty_base(record: BaseRecord) -> PreTrainedModel:
+    """The base without weights (`meta`), frozen. Raises AdzError when its configuration is not
+    there, or makes no model."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    directory = _directory_of(record)
+    try:
+        config = AutoConfig.from_pretrained(directory, **_LOCAL)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise _not_loadable(record, "configuration", error) from error
+    return cast("PreTrainedModel", model.requires_grad_(False))
+
+
 def load_tokenizer(record: BaseRecord) -> PreTrainedTokenizerBase:
     """The base's tokenizer. Raises AdzError when it is not there or not loadable."""
     from transformers import AutoTokenizer

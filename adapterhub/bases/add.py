@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from adapterhub.bases.digests import (
 from adapterhub.bases.fit import shape_text
 from adapterhub.bases.identity import derivation_from
 from adapterhub.bases.modules import BaseModules
-from adapterhub.bases.outline import forget_outline
+from adapterhub.bases.outline import forget_outline, outline_of
 from adapterhub.bases.sources import Located, locate, normalise_source
 from adapterhub.bases.verify import collect_stats, forget_stats, verify_base, write_stats
 from adapterhub.errors import EXIT_VERIFICATION, AdzError, usage_error
@@ -106,6 +107,9 @@ def _record(registry: Registry, located: Located, name: str, progress: Progress)
     )
     registry.add_base(record)
     write_stats(record, stats)
+    with progress.task(f"reading the layers of {name}", 1), suppress(Exception):
+        # Without, a dry run is slow, which says what is wrong with the base.
+        outline_of(record)
     return record
 
 

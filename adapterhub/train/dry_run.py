@@ -1,7 +1,7 @@
 """What a run would do, without the base's weights: shapes come from its configuration.
 
-The first dry run over a base asks transformers and the method, and keeps what it learns of the
-base. Later ones import neither them nor torch, where the method tells its targets by a forecast.
+What is asked of the base stands in its outline, which was made when it was added: neither torch nor
+transformers is imported where the method tells its targets by a forecast.
 """
 
 from __future__ import annotations
@@ -12,23 +12,17 @@ from typing import Any, cast
 import yaml
 
 from adapterhub import protocols
-from adapterhub.bases.outline import Outline, read_outline, write_outline
+from adapterhub.bases.outline import Outline, outline_of
 from adapterhub.data import stop_token
-from adapterhub.errors import AdzError
 from adapterhub.manifest import BaseRecord
-from adapterhub.models import load_tokenizer
+from adapterhub.models import empty_base, load_tokenizer
 from adapterhub.plugins import load_plugins
 from adapterhub.train.plan import Plan, make_plan
-from adapterhub.train.profile import choose_profile, torch_threads
+from adapterhub.train.profile import choose_profile
 from adapterhub.train.recipe import TrainRecipe
 from adapterhub.train.row_gates import announce, check_rows
 from adapterhub.train.rows import IGNORED, choose_pad, rows_of
-from adapterhub.train.targets import (
-    TargetReport,
-    foretell_targets,
-    read_layout,
-    report_targets,
-)
+from adapterhub.train.targets import TargetReport, foretell_targets, report_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +58,20 @@ class DryRun:
 
 def preview_run(recipe: TrainRecipe, registry: protocols.Registry) -> DryRun:
     """Everything that `adz train --dry-run` prints; the gates that need no weights run too."""
-    outline: Outline | None = None
 
     def tokenizer_of(base: BaseRecord) -> Any:
-        nonlocal outline
-        outline = read_outline(base)
-        return (outline and outline.tokenizer) or load_tokenizer(base)
+        return outline_of(base).tokenizer or load_tokenizer(base)
 
-    plan = make_plan(recipe, registry, tokenizer_of)
-    return describe_run(plan, outline)
+    return describe_run(make_plan(recipe, registry, tokenizer_of))
 
 
-def describe_run(plan: Plan, outline: Outline | None = None) -> DryRun:
-    """The same of a plan. outline: what an earlier dry run kept of the base, if one did."""
+def describe_run(plan: Plan) -> DryRun:
+    """The same of a plan."""
+    outline = outline_of(plan.base)
     train_rows, holdout_rows = rows_of(plan)
     stop = stop_token(plan.tokenizer, plan.prompt_format)
     check_rows(train_rows, stop, choose_pad(plan.tokenizer, stop))
-    profile = choose_profile(plan, outline.threads if outline else None)
+    profile = choose_profile(plan, outline.threads)
     scored = sum(sum(label != IGNORED for label in row.labels) for row in train_rows)
     return DryRun(
         {
@@ -103,9 +94,9 @@ def describe_run(plan: Plan, outline: Outline | None = None) -> DryRun:
     )
 
 
-def _adapter(plan: Plan, outline: Outline | None) -> dict[str, Any]:
+def _adapter(plan: Plan, outline: Outline) -> dict[str, Any]:
     """The number of trainable parameters, and the adapted layers by the last part of the name."""
-    report = (outline and _foretold(plan, outline)) or _attached(plan, keep=outline is None)
+    report = _foretold(plan, outline) or _attached(plan)
     return {
         "parameters": report.parameters,
         "total": plan.base.parameters + (0 if plan.makes_base else report.parameters),
@@ -120,34 +111,17 @@ def _foretold(plan: Plan, outline: Outline) -> TargetReport | None:
     return foretell_targets(outline.layout, adapted) if adapted else None
 
 
-def _attached(plan: Plan, *, keep: bool) -> TargetReport:
-    """What the method does to the base's modules without weights. keep: the base's outline."""
+def _attached(plan: Plan) -> TargetReport:
+    """What the method does to the base's modules without weights."""
     import torch
 
     from adapterhub.train.gates import adapted_layers
 
-    model = _empty_base(plan.base)
+    model = empty_base(plan.base)
     modules = frozenset(model.modules())
-    layout = read_layout(model) if keep else None
     method = cast("protocols.Method", load_plugins().load_implementation(plan.method)())
     with torch.device("meta"):
         adapted = cast(
             "Any", method.attach(model, plan.method_options, prepared=plan.quantizer is not None)
         )
-    if layout is not None:
-        write_outline(plan.base, layout, torch_threads(), plan.tokenizer)
     return report_targets(adapted, set(adapted_layers(adapted, modules).values()))
-
-
-def _empty_base(base: BaseRecord) -> Any:
-    """The base without weights, frozen."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(base.path, local_files_only=True)
-        with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError) as error:
-        raise AdzError(f"the base {base.name} cannot be described: {error}") from error
-    return model.requires_grad_(False)

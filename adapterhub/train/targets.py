@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adapterhub.bases.outline import BaseModule, Layout
-
-if TYPE_CHECKING:
-    import torch
+from adapterhub.bases.outline import Layout, matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +34,11 @@ def report_targets(model: Any, layers: Collection[str]) -> TargetReport:
     frozen: Counter[str] = Counter()
     for name, module in model.named_modules():
         if name and not any(name == one or name.startswith(f"{one}.") for one in layers):
-            frozen.update(_matrices(name, module))
+            frozen.update(matrices(name, module))
     return TargetReport(
         sum(p.numel() for p in trained),
         _count(_name(layer) or type(model).__name__ for layer in layers),
         dict(sorted(frozen.items())),
-    )
-
-
-def read_layout(model: Any) -> Layout:
-    """The layout of a base, whose parameters are all frozen; shapes are enough (`meta`)."""
-    output = model.get_output_embeddings()
-    named = [(name, module) for name, module in model.named_modules() if name]
-    return Layout(
-        tuple(_base_module(name, module) for name, module in named),
-        next((name for name, module in named if module is output), None),
-        any(p.dim() > 2 for p in model.parameters()),
     )
 
 
@@ -70,33 +56,9 @@ def foretell_targets(layout: Layout, adapted: Mapping[str, int]) -> TargetReport
     )
 
 
-def _base_module(name: str, module: Any) -> BaseModule:
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    size = None
-    if type(module) is torch.nn.Linear:
-        size = (module.in_features, module.out_features)
-    elif type(module) is Conv1D:
-        size = (module.nx, module.nf)
-    linear = hasattr(module, "in_features") or isinstance(module, Conv1D)
-    return BaseModule(name, linear, size, tuple(_matrices(name, module)))
-
-
 def _name(layer: str) -> str:
     """The last part of its path that is no number: the layers of a list have no names."""
     return next((part for part in reversed(layer.split(".")) if not part.isdigit()), "")
-
-
-def _matrices(name: str, module: torch.nn.Module) -> list[str]:
-    end = name.rsplit(".", 1)[-1]
-    own = {n: p for n, p in module.named_parameters(recurse=False) if p.dim() > 1}
-    if any(p.requires_grad for p in own.values()):
-        return []
-    if hasattr(module, "in_features"):
-        # A quantised layer holds its weight under other names, or in buffers.
-        return [end]
-    return [end if n == "weight" else f"{end}.{n}" for n in own]
 
 
 def _count(names: Any) -> dict[str, int]:

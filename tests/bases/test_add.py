@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from adapterhub.bases.add import add_base, remove_base
 from adapterhub.bases.choose import choose_base
 from adapterhub.bases.digests import hash_file
+from adapterhub.bases.outline import read_outline
 from adapterhub.bases.verify import verify_base
 from adapterhub.cli.output import TerminalProgress
 from adapterhub.errors import EXIT_USAGE, EXIT_VERIFICATION, AdzError
@@ -52,6 +53,16 @@ def test_a_directory_is_kept_by_reference(
     assert record == registry.base("tiny")
     assert record.path == str(directory)
     assert (record.architecture, record.parameters, record.dtype) == ("LlamaForCausalLM", 32, "F32")
+
+
+def test_its_outline_is_kept_where_transformers_can_make_the_model(
+    add: Callable[..., BaseRecord], make_base: Callable[..., Path], tiny_base_dir: Path
+) -> None:
+    outline = read_outline(add("tiny", tiny_base_dir))
+    assert outline is not None
+    assert any(module.name.endswith("q_proj") for module in outline.layout.modules)
+    # Without a configuration that makes a model a base is a base all the same.
+    assert read_outline(add("bare", make_base())) is None
 
 
 def test_a_copy_survives_its_source(

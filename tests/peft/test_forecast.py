@@ -8,9 +8,10 @@ import pytest
 
 pytest.importorskip("peft")
 
+from adapterhub.bases.outline import read_layout
 from adapterhub.plugins import load_plugins
 from adapterhub.train.gates import adapted_layers
-from adapterhub.train.targets import foretell_targets, read_layout, report_targets
+from adapterhub.train.targets import foretell_targets, report_targets
 
 from .cases import implementation, make_base, methods, options_of
 

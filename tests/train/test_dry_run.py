@@ -1,12 +1,14 @@
-"""A dry run over a base that another one looked at before: as exact, without torch."""
+"""A dry run by the base's outline: as exact as what the libraries say, without torch."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adapterhub.bases.add import remove_base
-from adapterhub.bases.outline import KeptTokenizer, read_outline
+from adapterhub.bases.outline import KeptTokenizer, outline_of, read_outline
 from adapterhub.bases.outline.tokenizer import keep_tokenizer
 from adapterhub.errors import AdzError
 from adapterhub.protocols import Registry
@@ -57,8 +59,8 @@ def light(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return begin
 
 
-def test_the_second_answer_is_the_first_and_needs_no_torch(
-    preview: Any, light: Any, tmp_path: Path
+def test_the_outline_says_what_the_libraries_say_and_needs_no_torch(
+    preview: Any, light: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chats = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "Hi 🙂"}, {"role": "assistant", "content": " Yes?\n"}]
@@ -74,11 +76,16 @@ def test_the_second_answer_is_the_first_and_needs_no_torch(
     def answers() -> list[dict[str, Any]]:
         return [preview(**case) for case in cases]
 
-    first = answers()
+    kept = answers()
+    with monkeypatch.context() as patch:
+        patch.setattr(dry_run, "_foretold", lambda plan, outline: None)
+        patch.setattr(dry_run, "outline_of", lambda base: replace(outline_of(base), tokenizer=None))
+        asked = answers()
+    assert kept == asked
     light()
-    assert answers() == first
-    assert first[0]["adapter"]["targets"]["q_proj"] == 2
-    assert first[3]["recipe"]["data"]["prompt_format"] == "chat"
+    assert answers() == asked
+    assert asked[0]["adapter"]["targets"]["q_proj"] == 2
+    assert asked[3]["recipe"]["data"]["prompt_format"] == "chat"
 
 
 def test_neither_torch_nor_transformers_is_imported(
@@ -101,14 +108,16 @@ def test_neither_torch_nor_transformers_is_imported(
 
 
 @pytest.mark.parametrize("given", [{"targets": ["q_prjo"]}, {"targets": "("}], ids=str)
-def test_what_is_refused_is_refused_in_the_same_words(preview: Any, given: Any) -> None:
+def test_what_is_refused_is_refused_in_the_same_words(
+    preview: Any, given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     errors = []
     for _ in range(2):
         with pytest.raises(AdzError) as refused:
             preview(method={"name": "lora", **given})
         errors.append(str(refused.value))
-        # After the first refusal nothing is kept, after this there is.
-        preview()
+        # The second time PEFT itself is asked.
+        monkeypatch.setattr(dry_run, "_foretold", lambda plan, outline: None)
     assert errors[0] == errors[1]
 
 
@@ -121,8 +130,7 @@ def test_an_outline_is_of_no_use_once_something_changed(
     preview: Any, registry: Registry, outline_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = registry.base("tiny")
-    assert read_outline(base) is None
-    preview()
+    # Made when the base was added.
     assert read_outline(base) is not None
     digests = base.digests.model_copy(update={"tokenizer": "sha256:" + 64 * "0"})
     assert read_outline(base.model_copy(update={"digests": digests})) is None
@@ -141,6 +149,7 @@ def test_an_outline_is_of_no_use_once_something_changed(
 
 
 def test_a_folder_that_takes_no_outline_costs_no_answer(preview: Any, outline_file: Path) -> None:
+    shutil.rmtree(outline_file.parent)
     outline_file.parent.write_text("in the way")
     assert preview() == preview()
 

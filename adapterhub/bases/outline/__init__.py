@@ -1,7 +1,8 @@
-"""What a dry run asks of a base, kept so that the next one needs neither torch nor transformers."""
+"""What a dry run asks of a base, kept so that it needs neither torch nor transformers."""
 
 from adapterhub.bases.outline.layout import BaseModule, Layout
-from adapterhub.bases.outline.store import Outline, forget_outline, read_outline, write_outline
+from adapterhub.bases.outline.read import matrices, outline_of, read_layout
+from adapterhub.bases.outline.store import Outline, forget_outline, read_outline
 from adapterhub.bases.outline.tokenizer import KeptTokenizer
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "Layout",
     "Outline",
     "forget_outline",
+    "matrices",
+    "outline_of",
+    "read_layout",
     "read_outline",
-    "write_outline",
 ]

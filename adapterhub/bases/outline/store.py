@@ -1,28 +1,25 @@
 """Outlines on disk: one file for each base, of use only while all that it depends on is the same.
 
-An outline holds facts that follow from the base, the libraries and this machine. It is made by
-the first dry run over a base and may be deleted at any time.
+An outline holds facts that follow from the base, the libraries and this machine. It is made when
+a base is added, or by a dry run that finds none, and may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adapterhub import __version__
 from adapterhub.bases.outline.layout import BaseModule, Layout
-from adapterhub.bases.outline.tokenizer import KeptTokenizer, keep_tokenizer
+from adapterhub.bases.outline.tokenizer import KeptTokenizer
 from adapterhub.home import adz_home
 from adapterhub.manifest import BaseRecord
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _FORMAT = 1
 _LIBRARIES = ("tokenizers", "torch", "transformers")
@@ -59,14 +56,15 @@ def read_outline(base: BaseRecord) -> Outline | None:
 
 
 def write_outline(
-    base: BaseRecord, layout: Layout, threads: int, tokenizer: PreTrainedTokenizerBase
+    base: BaseRecord, layout: Layout, threads: int, tokenizer: Mapping[str, Any] | None
 ) -> None:
-    """Keep these facts of the base; where they cannot be written, the next dry run is as slow."""
+    """Keep these facts of the base, the tokenizer as `keep_tokenizer` gives it. Where they cannot
+    be written, the next dry run is as slow as without."""
     values = {
         "stamp": _stamp(base),
         "layout": asdict(layout),
         "threads": threads,
-        "tokenizer": keep_tokenizer(tokenizer),
+        "tokenizer": tokenizer,
     }
     path = _path(base.name)
     staging = path.with_name(f".{path.name}.{os.getpid()}")
