@@ -93,7 +93,7 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
             trainer.model.save_pretrained(spec["save"])
             return {}
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return _facts(clock, seen, losses, _holdout(trainer.model, spec))
+    return _facts(clock, seen, losses, trainer.model, spec)
 
 
 def _count_tokens(trainer: Any) -> list[int]:
@@ -142,7 +142,7 @@ def ours(spec: dict[str, Any], train: Any = None) -> dict[str, Any]:
     plan = make_plan(recipe, registry)
     (train or pipeline.train)(plan, registry, TerminalProgress())
     losses = [entry["loss"] for entry in runs[-1].history if "loss" in entry]
-    return _facts(clock, seen[-1], losses, _holdout(runs[-1].model, spec))
+    return _facts(clock, seen[-1], losses, runs[-1].model, spec)
 
 
 def swept(spec: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +165,12 @@ def swept(spec: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _facts(clock: Clock, seen: list[int], losses: list[float], held: float) -> dict[str, Any]:
+def _facts(
+    clock: Clock, seen: list[int], losses: list[float], model: Any, spec: dict[str, Any]
+) -> dict[str, Any]:
+    # Before the held-out rows are scored, which is no part of a training.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    gpu_peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0
     timed = seen[1 : len(clock.seconds)]
     seconds = clock.seconds[1:]
     return {
@@ -174,9 +179,9 @@ def _facts(clock: Clock, seen: list[int], losses: list[float], held: float) -> d
         "gflop": clock.gflop,
         "gflops": clock.gflop * len(seconds) / sum(seconds),
         "losses": losses,
-        "holdout_loss": held,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
-        "peak_gpu_gb": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0,
+        "holdout_loss": _holdout(model, spec),
+        "peak_gb": peak,
+        "peak_gpu_gb": gpu_peak,
     }
 
 
