@@ -68,11 +68,11 @@ def choose_profile(plan: Plan, threads: int | None = None) -> Profile:
         autocast=None if on_cpu else _gpu_dtype(),
         checkpointing=plan.recipe.training.gradient_checkpointing,
         processes=world(),
-        threads=(threads or torch_threads()) if on_cpu else None,
+        threads=(threads or _torch_threads()) if on_cpu else None,
     )
 
 
-def torch_threads() -> int:
+def _torch_threads() -> int:
     """How many threads torch computes with on a CPU."""
     import torch
 
