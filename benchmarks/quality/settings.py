@@ -61,7 +61,10 @@ class Space:
         if not parts:
             return "They were not searched: a first guess of the rate, linear, all linear layers."
         rest = "" if len(parts) == 3 else " The rest was not searched."
-        return f"Of these, {', '.join(parts)} that serves TRL best on {rows} other rows.{rest}"
+        return (
+            f"Of these, {', '.join(parts)} that serves TRL best on {rows} other rows, one after "
+            f"the other.{rest}"
+        )
 
 
 def search(

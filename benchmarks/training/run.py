@@ -160,7 +160,8 @@ def swept(spec: dict[str, Any]) -> dict[str, Any]:
         sweep_of(plans, registry, progress)
 
     facts = ours(spec, train)
-    facts["tokens_per_second"] *= spec["members"]
+    if "tokens_per_second" in facts:
+        facts["tokens_per_second"] *= spec["members"]
     return facts
 
 
