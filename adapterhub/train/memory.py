@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -27,6 +28,13 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGE)
     mallopt(_M_TRIM_THRESHOLD, _LARGE)
+
+
+def give_back_freed_memory() -> None:
+    """Return what `keep_freed_memory` kept to the kernel, holes between blocks included; what is
+    touched again has to be cleared. Without glibc nothing happens."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_memory(device: torch.device | None = None) -> int:

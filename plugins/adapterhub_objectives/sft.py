@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from adapterhub.errors import AdzError
 from adapterhub.train.loss import completion_loss, tree_losses
+from adapterhub.train.memory import give_back_freed_memory
 from adapterhub.train.pipeline import method_of
 from adapterhub.train.run import Run, first_batch
 from adapterhub.train.speed import Ranges, quickened
@@ -143,6 +144,8 @@ class JointSftTrainer(SftTrainer):
         at_once = max(1, enough // len(tree.ids))
         losses = []
         for begin in range(0, count, at_once):
+            # Between the gradients and states of many runs are holes that no activation fits into.
+            give_back_freed_memory()
             self._members = range(begin, min(begin + at_once, count))
             losses.append(super().forward_backward(model, {**inputs, "tree": tree}, *rest))
         return torch.stack(losses).sum()
