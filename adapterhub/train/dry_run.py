@@ -58,16 +58,18 @@ class DryRun:
 
 def preview_run(recipe: TrainRecipe, registry: protocols.Registry) -> DryRun:
     """Everything that `adz train --dry-run` prints; the gates that need no weights run too."""
+    outlines: dict[str, Outline] = {}
 
     def tokenizer_of(base: BaseRecord) -> Any:
-        return outline_of(base).tokenizer or load_tokenizer(base)
+        outline = outlines[base.name] = outline_of(base)
+        return outline.tokenizer or load_tokenizer(base)
 
-    return describe_run(make_plan(recipe, registry, tokenizer_of))
+    plan = make_plan(recipe, registry, tokenizer_of)
+    return describe_run(plan, outlines[plan.base.name])
 
 
-def describe_run(plan: Plan) -> DryRun:
-    """The same of a plan."""
-    outline = outline_of(plan.base)
+def describe_run(plan: Plan, outline: Outline) -> DryRun:
+    """The same of a plan. outline: of its base."""
     train_rows, holdout_rows = rows_of(plan)
     stop = stop_token(plan.tokenizer, plan.prompt_format)
     check_rows(train_rows, stop, choose_pad(plan.tokenizer, stop))
