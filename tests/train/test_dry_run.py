@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -146,6 +147,18 @@ def test_an_outline_is_of_no_use_once_something_changed(
     assert read_outline(base) is not None
     remove_base(registry, "tiny")
     assert not outline_file.exists()
+
+
+def test_a_full_disk_leaves_nothing_of_an_outline(
+    preview: Any, outline_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    outline_file.unlink()
+    monkeypatch.setattr(Path, "replace", full)
+    assert preview()["adapter"]["targets"]["q_proj"] == 2
+    assert list(outline_file.parent.iterdir()) == []
 
 
 def test_a_folder_that_takes_no_outline_costs_no_answer(preview: Any, outline_file: Path) -> None:

@@ -70,8 +70,11 @@ def write_outline(
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging.write_text(json.dumps(values), encoding="utf-8")
-        staging.replace(path)
+        try:
+            staging.write_text(json.dumps(values), encoding="utf-8")
+            staging.replace(path)
+        finally:
+            staging.unlink(missing_ok=True)
 
 
 def forget_outline(name: str) -> None:
